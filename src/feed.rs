@@ -1,0 +1,251 @@
+//! The bounded queue between the ingest thread and one shard, and the wake that goes with it.
+//!
+//! The only place where threads meet on the data path. The sender pushes a batch and wakes once;
+//! the receiver drains and sleeps when the queue is empty. It knows neither NATS nor sockets.
+//! Bound: `capacity` items (default [`FEED_CAPACITY`]); a full queue is told to the sender, who
+//! waits with [`FeedSender::space`], and never loses.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+
+use atomic_waker::AtomicWaker;
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use tokio::sync::Notify;
+
+use crate::event::{Epoch, Event};
+
+/// Items one shard's queue holds: at 800 bytes an event 6.5 MB of shared payload, and more than a
+/// second of the busiest minute foreseen (5,000 events/s).
+pub const FEED_CAPACITY: usize = 8_192;
+
+/// What the source tells the shards, in the order in which it happened.
+#[derive(Debug, Clone)]
+pub enum Feed {
+    /// A published message.
+    Event(Arc<Event>),
+    /// The stream's life as the source finds it: the first at start, another when the stream was
+    /// made again. Everything logged before belongs to the old one.
+    Epoch(Epoch),
+    /// How the source is doing.
+    Source(SourceStatus),
+}
+
+/// How the source is doing, as `/ready` and clients are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceStatus {
+    /// Not connected to the broker yet.
+    Connecting,
+    /// Reading the messages that the stream retains.
+    Loading,
+    /// Messages arrive as they are published.
+    Live,
+    /// Connected once, and lost: what clients have may be out of date.
+    Stale,
+}
+
+impl SourceStatus {
+    /// The status as a word in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Loading => "loading",
+            Self::Live => "live",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Signal {
+    consumer: AtomicWaker,
+    space: Notify,
+    wants_space: AtomicBool,
+    sender_gone: AtomicBool,
+    receiver_gone: AtomicBool,
+}
+
+/// The ingest thread's end.
+#[derive(Debug)]
+pub struct FeedSender {
+    queue: Sender<Feed>,
+    signal: Arc<Signal>,
+}
+
+/// The shard's end.
+#[derive(Debug)]
+pub struct FeedReceiver {
+    queue: Receiver<Feed>,
+    signal: Arc<Signal>,
+}
+
+/// A queue that holds at most `capacity` items.
+pub fn feed(capacity: usize) -> (FeedSender, FeedReceiver) {
+    let (sender, receiver) = crossbeam_channel::bounded(capacity);
+    let signal = Arc::new(Signal::default());
+    (
+        FeedSender { queue: sender, signal: Arc::clone(&signal) },
+        FeedReceiver { queue: receiver, signal },
+    )
+}
+
+/// Why an item was not taken; it is handed back.
+#[derive(Debug)]
+pub enum FeedError {
+    /// The queue is full: wake the shard, await [`FeedSender::space`], try again.
+    Full(Feed),
+    /// The shard is gone.
+    Closed,
+}
+
+impl FeedSender {
+    /// Pushes without waking.
+    ///
+    /// # Errors
+    /// [`FeedError::Full`] hands the item back; [`FeedError::Closed`] if the shard has ended.
+    pub fn try_push(&self, item: Feed) -> Result<(), FeedError> {
+        self.queue.try_send(item).map_err(|error| match error {
+            TrySendError::Full(item) => FeedError::Full(item),
+            TrySendError::Disconnected(_) => FeedError::Closed,
+        })
+    }
+
+    /// Wakes the shard: once per batch.
+    pub fn wake(&self) {
+        self.signal.consumer.wake();
+    }
+
+    /// Resolves when the queue has room, or when the shard has ended.
+    pub async fn space(&self) {
+        loop {
+            // Ask first and look second: the receiver looks at the wish after it made room.
+            self.signal.wants_space.store(true, Ordering::SeqCst);
+            if !self.queue.is_full() || self.signal.receiver_gone.load(Ordering::SeqCst) {
+                return;
+            }
+            self.signal.space.notified().await;
+        }
+    }
+
+    /// Items waiting in the queue.
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+impl Drop for FeedSender {
+    fn drop(&mut self) {
+        self.signal.sender_gone.store(true, Ordering::SeqCst);
+        self.signal.consumer.wake();
+    }
+}
+
+impl Drop for FeedReceiver {
+    fn drop(&mut self) {
+        self.signal.receiver_gone.store(true, Ordering::SeqCst);
+        self.signal.space.notify_one();
+    }
+}
+
+impl FeedReceiver {
+    /// Moves up to `max` items into `into`, in order; returns how many.
+    pub fn drain(&self, into: &mut Vec<Feed>, max: usize) -> usize {
+        let before = into.len();
+        into.extend(self.queue.try_iter().take(max));
+        let drained = into.len() - before;
+        if drained > 0 && self.signal.wants_space.swap(false, Ordering::SeqCst) {
+            self.signal.space.notify_one();
+        }
+        drained
+    }
+
+    /// Waits until something is in the queue (true) or the sender is gone (false).
+    pub async fn ready(&self) -> bool {
+        poll_fn(|cx| {
+            if !self.queue.is_empty() {
+                return Poll::Ready(true);
+            }
+            // Register first and look second, or a push in between would go unseen.
+            self.signal.consumer.register(cx.waker());
+            if !self.queue.is_empty() {
+                return Poll::Ready(true);
+            }
+            if self.signal.sender_gone.load(Ordering::SeqCst) {
+                // The sender's last push came before the flag: look once more.
+                return Poll::Ready(!self.queue.is_empty());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn live() -> Feed {
+        Feed::Source(SourceStatus::Live)
+    }
+
+    #[test]
+    fn a_full_queue_hands_the_item_back() {
+        let (sender, receiver) = feed(2);
+        sender.try_push(live()).unwrap();
+        sender.try_push(live()).unwrap();
+        assert!(matches!(sender.try_push(live()), Err(FeedError::Full(_))));
+        let mut items = Vec::new();
+        assert_eq!(receiver.drain(&mut items, 1), 1);
+        sender.try_push(live()).unwrap();
+        assert_eq!(receiver.drain(&mut items, 10), 2);
+        drop(receiver);
+        assert!(matches!(sender.try_push(live()), Err(FeedError::Closed)));
+    }
+
+    #[test]
+    fn a_waiting_receiver_is_woken_by_another_thread_and_by_the_end() {
+        let (sender, receiver) = feed(4);
+        let consumer = std::thread::spawn(move || {
+            let mut items = Vec::new();
+            while futures_lite::future::block_on(receiver.ready()) {
+                receiver.drain(&mut items, 4);
+            }
+            items.len()
+        });
+        for _ in 0..3 {
+            sender.try_push(live()).unwrap();
+            sender.wake();
+        }
+        drop(sender);
+        assert_eq!(consumer.join().unwrap(), 3);
+    }
+
+    #[test]
+    fn the_end_of_the_receiver_frees_a_waiting_sender() {
+        let (sender, receiver) = feed(1);
+        sender.try_push(live()).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| drop(receiver));
+            futures_lite::future::block_on(sender.space());
+        });
+        assert!(matches!(sender.try_push(live()), Err(FeedError::Closed)));
+    }
+
+    #[test]
+    fn space_resolves_when_the_receiver_drains() {
+        let (sender, receiver) = feed(1);
+        for _ in 0..1_000 {
+            sender.try_push(live()).unwrap();
+            std::thread::scope(|scope| {
+                scope.spawn(|| receiver.drain(&mut Vec::new(), 1));
+                futures_lite::future::block_on(sender.space());
+            });
+        }
+    }
+}

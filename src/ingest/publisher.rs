@@ -1,0 +1,188 @@
+//! From one incoming message to every shard's queue: enveloped once, shared by reference.
+//!
+//! Owns the previous position of each channel (`prev`) and the fan-out to the queues. It knows no
+//! broker. Bounds: at most [`CHANNELS_MAX`] channels are remembered (beyond that the memory
+//! of `prev` starts afresh and the next message of each channel says 0, "none known"); a full
+//! queue makes [`Publisher::publish`] wait, which stops the source from pulling more.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::event::{Epoch, Event, Incoming, StreamPos};
+use crate::feed::{Feed, FeedError, FeedSender, SourceStatus};
+
+/// Channels whose previous position is remembered: 200,000 x about 100 bytes = 20 MB.
+const CHANNELS_MAX: usize = 200_000;
+
+/// Messages pushed before the shards are woken even though the source has more at hand.
+const BATCH_EVENTS_MAX: usize = 256;
+
+/// Every shard has ended: the process is shutting down and the source should return.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the shards have ended")]
+pub struct ShardsGone;
+
+/// The way from a source to the shards. One per process, owned by the running source.
+#[derive(Debug)]
+pub struct Publisher {
+    shards: Vec<FeedSender>,
+    previous: HashMap<Arc<str>, StreamPos>,
+    unwoken: usize,
+    status: SourceStatus,
+}
+
+impl Publisher {
+    /// A publisher into these queues, one per shard.
+    pub fn new(shards: Vec<FeedSender>) -> Self {
+        Self { shards, previous: HashMap::new(), unwoken: 0, status: SourceStatus::Connecting }
+    }
+
+    /// Envelopes one message and pushes it to every shard. Shards are woken by [`Self::flush`],
+    /// which the source calls when it has nothing more at hand; every [`BATCH_EVENTS_MAX`]
+    /// messages it happens by itself. Waits while a queue is full.
+    ///
+    /// # Errors
+    /// [`ShardsGone`] at shutdown.
+    pub async fn publish(&mut self, incoming: &Incoming<'_>) -> Result<(), ShardsGone> {
+        let (channel, prev) = self.advance(incoming.subject, incoming.position.pos);
+        let event = Arc::new(Event::new(incoming, channel, prev));
+        self.push(&Feed::Event(event)).await
+    }
+
+    /// Announces the stream's epoch: at the first contact, and when the stream was made again.
+    ///
+    /// # Errors
+    /// [`ShardsGone`] at shutdown.
+    pub async fn epoch(&mut self, epoch: Epoch) -> Result<(), ShardsGone> {
+        self.previous.clear();
+        self.push(&Feed::Epoch(epoch)).await?;
+        self.flush();
+        Ok(())
+    }
+
+    /// Tells the shards how the source is doing; a status that has not changed is not repeated.
+    ///
+    /// # Errors
+    /// [`ShardsGone`] at shutdown.
+    pub async fn status(&mut self, status: SourceStatus) -> Result<(), ShardsGone> {
+        if status == self.status {
+            return Ok(());
+        }
+        self.status = status;
+        self.push(&Feed::Source(status)).await?;
+        self.flush();
+        Ok(())
+    }
+
+    /// Wakes the shards if anything was pushed since the last wake.
+    pub fn flush(&mut self) {
+        if self.unwoken == 0 {
+            return;
+        }
+        self.unwoken = 0;
+        for shard in &self.shards {
+            shard.wake();
+        }
+    }
+
+    fn advance(&mut self, subject: &str, pos: StreamPos) -> (Arc<str>, StreamPos) {
+        if let Some((channel, _)) = self.previous.get_key_value(subject) {
+            let channel = Arc::clone(channel);
+            let prev = self.previous.insert(Arc::clone(&channel), pos).unwrap_or_default();
+            return (channel, prev);
+        }
+        if self.previous.len() >= CHANNELS_MAX {
+            tracing::warn!(channels = CHANNELS_MAX, "too many channels: `prev` starts afresh");
+            self.previous.clear();
+        }
+        let channel: Arc<str> = subject.into();
+        self.previous.insert(Arc::clone(&channel), pos);
+        (channel, StreamPos::default())
+    }
+
+    async fn push(&mut self, item: &Feed) -> Result<(), ShardsGone> {
+        for shard in &self.shards {
+            let mut pending = item.clone();
+            while let Err(error) = shard.try_push(pending) {
+                match error {
+                    FeedError::Closed => return Err(ShardsGone),
+                    FeedError::Full(handed_back) => pending = handed_back,
+                }
+                self.shards.iter().for_each(FeedSender::wake);
+                shard.space().await;
+            }
+        }
+        self.unwoken += 1;
+        if self.unwoken >= BATCH_EVENTS_MAX {
+            self.flush();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Position;
+    use crate::feed::feed;
+    use futures_lite::future::block_on;
+
+    fn incoming(subject: &str, pos: u64) -> Incoming<'_> {
+        let position = Position { pos: StreamPos(pos), ts_ms: 0 };
+        Incoming { subject, payload: b"{}", position }
+    }
+
+    #[test]
+    fn every_shard_gets_the_same_event_with_the_previous_position() {
+        let (first, first_end) = feed(8);
+        let (second, second_end) = feed(8);
+        let mut publisher = Publisher::new(vec![first, second]);
+        for (subject, pos) in [("a.x", 1), ("a.y", 2), ("a.x", 5)] {
+            block_on(publisher.publish(&incoming(subject, pos))).unwrap();
+        }
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        first_end.drain(&mut ours, 8);
+        second_end.drain(&mut theirs, 8);
+        let prev: Vec<_> = ours
+            .iter()
+            .zip(&theirs)
+            .map(|pair| match pair {
+                (Feed::Event(mine), Feed::Event(other)) => {
+                    assert!(Arc::ptr_eq(mine, other));
+                    let text = String::from_utf8_lossy(mine.tail()).into_owned();
+                    text.split("\"prev\":").nth(1).unwrap().chars().next().unwrap()
+                }
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(prev, ['0', '0', '1']);
+    }
+
+    #[test]
+    fn a_full_queue_holds_the_publisher_until_it_is_drained() {
+        let (sender, receiver) = feed(1);
+        let mut publisher = Publisher::new(vec![sender]);
+        std::thread::scope(|scope| {
+            let consumer = scope.spawn(|| {
+                let mut items = Vec::new();
+                while items.len() < 100 {
+                    assert!(block_on(receiver.ready()));
+                    receiver.drain(&mut items, 1);
+                }
+            });
+            for pos in 1..=100 {
+                block_on(publisher.publish(&incoming("a", pos))).unwrap();
+            }
+            publisher.flush();
+            consumer.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn the_end_of_the_shards_ends_the_source() {
+        let (sender, receiver) = feed(1);
+        drop(receiver);
+        let mut publisher = Publisher::new(vec![sender]);
+        assert_eq!(block_on(publisher.publish(&incoming("a", 1))), Err(ShardsGone));
+    }
+}
