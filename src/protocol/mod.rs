@@ -1,2 +1,19 @@
-//! Bytes to values and back: no IO, no clock, no state of the server.
+//! Bytes to values and back, and nothing else: no IO, no clock, no state of the server.
+//!
+//! ```text
+//! handshake   request head -> upgrade, probe or refusal
+//! frame       frame headers (RFC 6455, section 5.2), masking
+//! decoder     bytes of one connection -> messages; fragments, UTF-8, control frames
+//! close       close codes and reasons (RFC 6455, section 7.4)
+//! command     client text -> Command
+//! message     server messages -> text
+//! envelope    published payload -> the tail that all subscribers share
+//! ```
+
+pub mod close;
+pub mod command;
+pub mod decoder;
 pub mod envelope;
+pub mod frame;
+pub mod handshake;
+pub mod message;

@@ -1,0 +1,209 @@
+//! Client text to [`Command`], with an error that says what is wrong.
+//!
+//! Bounds: the message limit of the decoder bounds the text, and with it the list of channels
+//! (65,536 bytes hold at most 21,800 names); an `id` of 64 bytes.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest `id` of a command, in bytes.
+const ID_BYTES_MAX: usize = 64;
+
+/// The client's own name for a command, repeated in the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum CommandId {
+    /// An integer.
+    Number(i64),
+    /// A string of up to 64 bytes.
+    Text(String),
+}
+
+/// What a client asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Subscribe to channels, with the newest message of each if `snapshot`.
+    Subscribe {
+        /// Channel names and patterns, not validated yet.
+        channels: Vec<String>,
+        /// Whether the newest message of each is wanted first.
+        snapshot: bool,
+    },
+    /// Unsubscribe.
+    Unsubscribe {
+        /// The texts that were subscribed.
+        channels: Vec<String>,
+    },
+    /// Send events again.
+    Replay {
+        /// The first `seq` wanted.
+        from_seq: u64,
+        /// The last `seq` wanted.
+        to_seq: u64,
+    },
+    /// Answer with the server's time.
+    Heartbeat {
+        /// The client's time, returned as it is.
+        ts: Option<i64>,
+    },
+    /// List this connection's subscriptions.
+    Subscriptions,
+    /// Tell about the connection and the instance.
+    Status,
+}
+
+/// Why a text is not a command. The client's fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CommandError {
+    /// Not JSON.
+    #[error("the message is not JSON: {0}")]
+    Json(String),
+    /// Not an object with a `type`, or a member of the wrong kind.
+    #[error("{0}")]
+    Invalid(String),
+    /// A `type` that does not exist.
+    #[error(
+        "there is no command {0:?}; there are subscribe, unsubscribe, replay, heartbeat, \
+         subscriptions and connection:status"
+    )]
+    UnknownType(String),
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(rename = "type", borrow, default)]
+    kind: Option<Cow<'a, str>>,
+    #[serde(default)]
+    id: Option<CommandId>,
+    #[serde(default)]
+    channels: Option<Vec<String>>,
+    #[serde(default)]
+    snapshot: Option<bool>,
+    #[serde(default)]
+    from_seq: Option<u64>,
+    #[serde(default)]
+    to_seq: Option<u64>,
+    #[serde(default)]
+    ts: Option<i64>,
+}
+
+/// Reads a command; the id is returned beside the result, so that an error can carry it too.
+pub fn parse(text: &str) -> (Option<CommandId>, Result<Command, CommandError>) {
+    let envelope = match serde_json::from_str::<Envelope<'_>>(text) {
+        Ok(envelope) => envelope,
+        Err(error) if error.is_data() => {
+            return (None, Err(CommandError::Invalid(error.to_string())));
+        }
+        Err(error) => return (None, Err(CommandError::Json(error.to_string()))),
+    };
+    if let Some(CommandId::Text(id)) = &envelope.id
+        && id.len() > ID_BYTES_MAX
+    {
+        let message = format!("id has {} bytes, at most {ID_BYTES_MAX} are allowed", id.len());
+        return (None, Err(CommandError::Invalid(message)));
+    }
+    let id = envelope.id.clone();
+    (id, command_of(envelope))
+}
+
+fn command_of(envelope: Envelope<'_>) -> Result<Command, CommandError> {
+    let missing = |member: &str| CommandError::Invalid(format!("{member} is missing"));
+    let Some(kind) = envelope.kind else { return Err(missing("type")) };
+    let channels = || match envelope.channels {
+        None => Err(missing("channels, a list of channel names,")),
+        Some(list) if list.is_empty() => {
+            Err(CommandError::Invalid("channels is an empty list".into()))
+        }
+        Some(list) => Ok(list),
+    };
+    Ok(match kind.as_ref() {
+        "subscribe" => Command::Subscribe {
+            channels: channels()?,
+            snapshot: envelope.snapshot.unwrap_or(false),
+        },
+        "unsubscribe" => Command::Unsubscribe { channels: channels()? },
+        "replay" => Command::Replay {
+            from_seq: envelope.from_seq.ok_or_else(|| missing("from_seq"))?,
+            to_seq: envelope.to_seq.ok_or_else(|| missing("to_seq"))?,
+        },
+        "heartbeat" => Command::Heartbeat { ts: envelope.ts },
+        "subscriptions" => Command::Subscriptions,
+        "connection:status" => Command::Status,
+        other => return Err(CommandError::UnknownType(other.chars().take(64).collect())),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn every_command_is_read() {
+        let cases = [
+            (
+                r#"{"type":"subscribe","channels":["a.b","c.\u0064"],"snapshot":true,"x":{}}"#,
+                Command::Subscribe { channels: vec!["a.b".into(), "c.d".into()], snapshot: true },
+            ),
+            (
+                r#" {"channels":["a"],"type":"unsubscribe"} "#,
+                Command::Unsubscribe { channels: vec!["a".into()] },
+            ),
+            (
+                r#"{"type":"replay","from_seq":1,"to_seq":9}"#,
+                Command::Replay { from_seq: 1, to_seq: 9 },
+            ),
+            (r#"{"type":"heartbeat"}"#, Command::Heartbeat { ts: None }),
+            (r#"{"type":"heartbeat","ts":-5}"#, Command::Heartbeat { ts: Some(-5) }),
+            (r#"{"type":"subscriptions"}"#, Command::Subscriptions),
+            (r#"{"type":"connection:status"}"#, Command::Status),
+        ];
+        for (text, command) in cases {
+            assert_eq!(parse(text), (None, Ok(command)), "{text}");
+        }
+    }
+
+    #[test]
+    fn ids_come_back() {
+        let id = |text: &str| parse(&format!(r#"{{"type":"nonsense","id":{text}}}"#)).0;
+        assert_eq!(id("7"), Some(CommandId::Number(7)));
+        assert_eq!(id(r#""seven""#), Some(CommandId::Text("seven".into())));
+        assert_eq!(id(&format!("\"{}\"", "x".repeat(65))), None);
+    }
+
+    #[test]
+    fn errors_are_told_apart() {
+        let json = ["", "{", "hello", "{\"type\":}", "{} {}"];
+        for text in json {
+            assert!(matches!(parse(text).1, Err(CommandError::Json(_))), "{text}");
+        }
+        let invalid = [
+            "[]",
+            "1",
+            "\"subscribe\"",
+            "{}",
+            r#"{"type":7}"#,
+            r#"{"type":"subscribe"}"#,
+            r#"{"type":"subscribe","channels":[]}"#,
+            r#"{"type":"subscribe","channels":"a"}"#,
+            r#"{"type":"subscribe","channels":[1]}"#,
+            r#"{"type":"subscribe","channels":["a"],"snapshot":"yes"}"#,
+            r#"{"type":"replay","from_seq":1}"#,
+            r#"{"type":"replay","from_seq":-1,"to_seq":2}"#,
+            r#"{"type":"heartbeat","ts":"now"}"#,
+            r#"{"type":"heartbeat","id":[]}"#,
+        ];
+        for text in invalid {
+            assert!(matches!(parse(text).1, Err(CommandError::Invalid(_))), "{text}");
+        }
+        assert!(matches!(parse(r#"{"type":"x"}"#).1, Err(CommandError::UnknownType(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(text in "\\PC{0,200}") {
+            let _ = parse(&text);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The request head of a new connection: an upgrade (RFC 6455, section 4.2), a probe, or a
+//! refusal, and the bytes of each answer.
+//!
+//! Parsing is tungstenite's (httparse inside); this module decides. Bound: a head of
+//! [`HEAD_BYTES_MAX`] bytes.
+
+use std::fmt::Write as _;
+
+use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use tungstenite::error::{Error, ProtocolError};
+use tungstenite::handshake::machine::TryParse as _;
+use tungstenite::handshake::server::{Request, create_response, write_response};
+
+/// The longest request head that is read.
+pub const HEAD_BYTES_MAX: usize = 8_192;
+
+/// What a complete request head asks for.
+#[derive(Debug)]
+pub enum Head {
+    /// A valid WebSocket upgrade; `response` is the 101 to send.
+    Upgrade {
+        /// Bytes of the head in the buffer: what follows are frames.
+        head_bytes: usize,
+        /// The path without its query.
+        path: String,
+        /// The whole response.
+        response: Vec<u8>,
+    },
+    /// A plain GET: a probe or a mistake.
+    Get {
+        /// The path without its query.
+        path: String,
+        /// What is missing to make it an upgrade.
+        refusal: Refusal,
+    },
+}
+
+/// A refusal in HTTP: whose fault and what to do is in its text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not HTTP/1.1, or a malformed header.
+    Malformed,
+    /// `Sec-WebSocket-Key` is missing or not 16 bytes in base64.
+    BadKey,
+    /// No such path.
+    NotFound,
+    /// Not a GET.
+    Method,
+    /// No `Connection: Upgrade` with `Upgrade: websocket`.
+    UpgradeRequired,
+    /// A `Sec-WebSocket-Version` other than 13.
+    Version,
+    /// A head over [`HEAD_BYTES_MAX`].
+    HeadTooLarge,
+    /// The connection limit is reached.
+    Full,
+    /// The server is shutting down.
+    Draining,
+}
+
+impl Refusal {
+    fn parts(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Malformed => {
+                ("400 Bad Request", "malformed_request", "this is not an HTTP/1.1 request")
+            }
+            Self::BadKey => (
+                "400 Bad Request",
+                "invalid_key",
+                "Sec-WebSocket-Key must be 16 bytes in base64",
+            ),
+            Self::NotFound => {
+                ("404 Not Found", "not_found", "try /ws, /health or /ready")
+            }
+            Self::Method => ("405 Method Not Allowed", "method_not_allowed", "use GET"),
+            Self::UpgradeRequired => (
+                "426 Upgrade Required",
+                "upgrade_required",
+                "connect with a WebSocket client: Connection: Upgrade, Upgrade: websocket",
+            ),
+            Self::Version => (
+                "426 Upgrade Required",
+                "unsupported_version",
+                "Sec-WebSocket-Version must be 13",
+            ),
+            Self::HeadTooLarge => (
+                "431 Request Header Fields Too Large",
+                "head_too_large",
+                "the request head is limited to 8192 bytes",
+            ),
+            Self::Full => (
+                "503 Service Unavailable",
+                "too_many_connections",
+                "the connection limit is reached, try again later",
+            ),
+            Self::Draining => (
+                "503 Service Unavailable",
+                "draining",
+                "the server is shutting down, connect again",
+            ),
+        }
+    }
+
+    fn headers(self) -> &'static str {
+        match self {
+            Self::Method => "Allow: GET\r\n",
+            Self::UpgradeRequired => "Upgrade: websocket\r\n",
+            Self::Version => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+            Self::Full => "Retry-After: 5\r\n",
+            Self::Draining => "Retry-After: 1\r\n",
+            _ => "",
+        }
+    }
+
+    /// The whole response; the connection closes after it.
+    pub fn response(self) -> Vec<u8> {
+        let (status, code, message) = self.parts();
+        let body = format!("{{\"error\":\"{code}\",\"message\":\"{message}\"}}");
+        json_response(status, self.headers(), &body)
+    }
+}
+
+/// A JSON response after which the connection closes; `headers` are whole lines.
+pub fn json_response(status: &str, headers: &str, body: &str) -> Vec<u8> {
+    let mut out = String::with_capacity(160 + headers.len() + body.len());
+    write!(
+        out,
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+         Cache-Control: no-store\r\nConnection: close\r\n{headers}\r\n{body}",
+        body.len()
+    )
+    .expect("writing to a String cannot fail");
+    out.into_bytes()
+}
+
+/// Reads a request head; `None` if it is not complete yet.
+///
+/// # Errors
+/// The refusal to answer with.
+pub fn parse(buffer: &[u8]) -> Result<Option<Head>, Refusal> {
+    let (head_bytes, request) = match Request::try_parse(buffer) {
+        Ok(Some(parsed)) => parsed,
+        Ok(None) if buffer.len() >= HEAD_BYTES_MAX => return Err(Refusal::HeadTooLarge),
+        Ok(None) => return Ok(None),
+        Err(Error::Protocol(ProtocolError::WrongHttpMethod)) => return Err(Refusal::Method),
+        Err(_) => return Err(Refusal::Malformed),
+    };
+    if head_bytes > HEAD_BYTES_MAX {
+        return Err(Refusal::HeadTooLarge);
+    }
+    let path = request.uri().path().to_owned();
+    let refusal = match create_response(&request) {
+        Ok(response) => {
+            let mut bytes = Vec::with_capacity(160);
+            return match write_response(&mut bytes, &response) {
+                Ok(()) => Ok(Some(Head::Upgrade { head_bytes, path, response: bytes })),
+                Err(_) => Err(Refusal::Malformed),
+            };
+        }
+        Err(_) => missing_for_upgrade(&request),
+    };
+    Ok(Some(Head::Get { path, refusal }))
+}
+
+fn missing_for_upgrade(request: &Request) -> Refusal {
+    let headers = request.headers();
+    let has_token = |name, token: &str| {
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| {
+            value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
+        })
+    };
+    if !has_token(&CONNECTION, "upgrade") || !has_token(&UPGRADE, "websocket") {
+        Refusal::UpgradeRequired
+    } else if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        Refusal::Version
+    } else if headers.contains_key(SEC_WEBSOCKET_KEY) {
+        Refusal::BadKey
+    } else {
+        Refusal::Malformed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const UPGRADE_HEAD: &str = "GET /ws?x=1 HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+        Connection: keep-alive, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Sec-WebSocket-Version: 13\r\n\r\n";
+
+    #[test]
+    fn the_example_of_the_rfc_is_accepted_at_its_last_byte() {
+        for end in 0..UPGRADE_HEAD.len() {
+            assert!(parse(&UPGRADE_HEAD.as_bytes()[..end]).unwrap().is_none(), "{end}");
+        }
+        let with_frames = format!("{UPGRADE_HEAD}rest");
+        match parse(with_frames.as_bytes()) {
+            Ok(Some(Head::Upgrade { head_bytes, path, response })) => {
+                assert_eq!(head_bytes, UPGRADE_HEAD.len());
+                assert_eq!(path, "/ws");
+                let response = String::from_utf8(response).unwrap().to_ascii_lowercase();
+                assert!(response.starts_with("http/1.1 101 switching protocols\r\n"));
+                // The accept value of RFC 6455, section 1.3.
+                let accept = "s3pplmbitxaq9kygzzhzrbk+xoo=";
+                assert!(response.contains(&format!("sec-websocket-accept: {accept}\r\n")));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_is_missing_decides_the_refusal() {
+        let without = |line: &str| UPGRADE_HEAD.replace(line, "");
+        let cases = [
+            (without("Upgrade: websocket\r\n"), Refusal::UpgradeRequired),
+            (without("Connection: keep-alive, Upgrade\r\n"), Refusal::UpgradeRequired),
+            (without("Sec-WebSocket-Version: 13\r\n"), Refusal::Version),
+            (UPGRADE_HEAD.replace("Version: 13", "Version: 8"), Refusal::Version),
+            (UPGRADE_HEAD.replace("dGhl", "dG"), Refusal::BadKey),
+            ("GET /health HTTP/1.1\r\n\r\n".into(), Refusal::UpgradeRequired),
+        ];
+        for (head, expected) in cases {
+            match parse(head.as_bytes()) {
+                Ok(Some(Head::Get { refusal, .. })) => assert_eq!(refusal, expected, "{head}"),
+                other => panic!("{other:?} for {head}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_get_request_is_refused_at_once() {
+        let long = format!("GET /ws HTTP/1.1\r\nCookie: {}", "x".repeat(HEAD_BYTES_MAX));
+        let cases: [(&[u8], Refusal); 5] = [
+            (b"POST /ws HTTP/1.1\r\n\r\n", Refusal::Method),
+            (b"GET /ws HTTP/1.0\r\n\r\n", Refusal::Malformed),
+            (b"\x16\x03\x01\x02\x00", Refusal::Malformed),
+            (b"GET /ws HTTP/1.1\r\nbad header\r\n\r\n", Refusal::Malformed),
+            (long.as_bytes(), Refusal::HeadTooLarge),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(parse(bytes).unwrap_err(), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Server messages other than events, to JSON text.
+//!
+//! One struct per message; the documentation of each member is docs/protocol.md.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use super::command::CommandId;
+
+/// A stable error code, as in the table of docs/protocol.md.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// Not JSON.
+    InvalidJson,
+    /// Not an object with a `type`, or a member of the wrong kind.
+    InvalidCommand,
+    /// No such command.
+    UnknownType,
+    /// Not a subject or pattern.
+    InvalidChannel,
+    /// A channel name over the limit.
+    ChannelTooLong,
+    /// Not covered by the server's subjects.
+    ChannelNotAllowed,
+    /// Over the limit of channels per connection.
+    TooManyChannels,
+    /// Not subscribed.
+    NotSubscribed,
+    /// More commands than allowed.
+    RateLimited,
+    /// A replay of what is not held.
+    RangeNotAvailable,
+    /// A message over the limit.
+    MessageTooLarge,
+}
+
+/// A message from the server.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type")]
+pub enum ServerMessage<'a> {
+    /// The first message on a connection.
+    #[serde(rename = "welcome")]
+    Welcome(Welcome<'a>),
+    /// The answer to `subscribe`.
+    #[serde(rename = "subscribed")]
+    Subscribed(Subscribed<'a>),
+    /// The answer to `unsubscribe`.
+    #[serde(rename = "unsubscribed")]
+    Unsubscribed(Unsubscribed<'a>),
+    /// The answer to `replay`; the events follow.
+    #[serde(rename = "replay")]
+    Replay(Replay),
+    /// The answer to `heartbeat`.
+    #[serde(rename = "heartbeat")]
+    Heartbeat(Heartbeat),
+    /// The answer to `subscriptions`.
+    #[serde(rename = "subscriptions")]
+    Subscriptions(Subscriptions<'a>),
+    /// The answer to `connection:status`.
+    #[serde(rename = "connection:status")]
+    Status(Status<'a>),
+    /// Something the client asked for was refused.
+    #[serde(rename = "error")]
+    Error(Error),
+    /// The stream was made again.
+    #[serde(rename = "resync")]
+    Resync(Resync<'a>),
+    /// The source was lost.
+    #[serde(rename = "source_stale")]
+    SourceStale(SourceChange),
+    /// The source is there again.
+    #[serde(rename = "source_live")]
+    SourceLive(SourceChange),
+}
+
+impl ServerMessage<'_> {
+    /// The message as JSON text.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("these structs hold only strings, numbers and lists")
+    }
+}
+
+/// The limits that a client should know.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
+pub struct ClientLimits {
+    pub message_bytes: usize,
+    pub commands_per_second: u32,
+    pub channels: usize,
+    pub channel_bytes: usize,
+    pub replay_messages: usize,
+    pub queue_messages: usize,
+    pub queue_bytes: usize,
+}
+
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
+pub struct Welcome<'a> {
+    pub connection_id: &'a str,
+    pub instance: &'a str,
+    pub epoch: Option<&'a str>,
+    pub pos: u64,
+    pub ts: u64,
+    pub server_time: u64,
+    pub heartbeat_interval_ms: u64,
+    pub idle_timeout_ms: u64,
+    pub limits: &'a ClientLimits,
+}
+
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
+pub struct Rejection<'a> {
+    pub channel: &'a str,
+    pub code: ErrorCode,
+    pub message: Cow<'static, str>,
+}
+
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
+pub struct SnapshotSummary {
+    pub messages: usize,
+    pub complete: bool,
+}
+
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
+pub struct Subscribed<'a> {
+    pub channels: Vec<&'a str>,
+    pub rejected: Vec<Rejection<'a>>,
+    pub total: usize,
+    pub epoch: Option<&'a str>,
+    pub pos: u64,
+    pub ts: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotSummary>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<CommandId>,
+}
+
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
+pub struct Unsubscribed<'a> {
+    pub channels: Vec<&'a str>,
+    pub rejected: Vec<Rejection<'a>>,
+    pub total: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<CommandId>,
+}
+
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
+pub struct Replay {
+    pub from_seq: u64,
+    pub to_seq: u64,
+    pub count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<CommandId>,
+}
+
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
+pub struct Heartbeat {
+    pub server_time: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ts: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<CommandId>,
+}
+
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
+pub struct Subscriptions<'a> {
+    pub channels: Vec<&'a str>,
+    pub total: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<CommandId>,
+}
+
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
+pub struct Status<'a> {
+    pub connection_id: &'a str,
+    pub connected_clients: u64,
+    pub latency_ms: Option<u32>,
+    pub subscriptions: usize,
+    pub last_seq: u64,
+    pub source: &'static str,
+    pub server_time: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<CommandId>,
+}
+
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
+pub struct Error {
+    pub code: ErrorCode,
+    pub message: Cow<'static, str>,
+    #[serde(flatten)]
+    pub detail: ErrorDetail,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<CommandId>,
+}
+
+/// Further members of an error.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
+pub enum ErrorDetail {
+    None {},
+    Retry { retry_after_ms: u64 },
+    Range { first_seq: u64, last_seq: u64 },
+    Limit { limit: usize },
+}
+
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
+pub struct Resync<'a> {
+    pub epoch: &'a str,
+    pub reason: &'static str,
+}
+
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
+pub struct SourceChange {
+    pub server_time: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_look_as_documented() {
+        let error = |detail, id| {
+            let code = ErrorCode::RangeNotAvailable;
+            let message = "m".into();
+            let message = ServerMessage::Error(Error { code, message, detail, id });
+            String::from_utf8(message.to_json()).unwrap()
+        };
+        assert_eq!(
+            error(ErrorDetail::None {}, None),
+            r#"{"type":"error","code":"range_not_available","message":"m"}"#
+        );
+        let detail = ErrorDetail::Range { first_seq: 1, last_seq: 2 };
+        assert_eq!(
+            error(detail, Some(CommandId::Number(3))),
+            r#"{"type":"error","code":"range_not_available","message":"m","first_seq":1,"last_seq":2,"id":3}"#
+        );
+    }
+}
