@@ -4,3 +4,4 @@ pub mod event;
 pub mod feed;
 pub mod ingest;
 pub mod protocol;
+pub mod shard;

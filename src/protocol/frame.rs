@@ -77,8 +77,8 @@ pub struct ClientHeader {
 /// not minimal or over 2^63, a control frame that is fragmented or over 125 bytes.
 pub fn parse_client_header(bytes: &[u8]) -> Result<Option<ClientHeader>, WireError> {
     let mut cursor = Cursor::new(bytes);
-    let Some((header, length)) = FrameHeader::parse(&mut cursor)
-        .map_err(|_| WireError::Protocol("reserved opcode"))?
+    let Some((header, length)) =
+        FrameHeader::parse(&mut cursor).map_err(|_| WireError::Protocol("reserved opcode"))?
     else {
         return Ok(None);
     };
@@ -175,8 +175,7 @@ mod tests {
         for length in [0, 1, 125, 126, 127, 65_535, 65_536, 1 << 24] {
             let mut ours = [0; HEADER_BYTES_MAX];
             let count = put_header(Opcode::Text, length, &mut ours);
-            let header =
-                FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
+            let header = FrameHeader { opcode: OpCode::Data(Data::Text), ..FrameHeader::default() };
             let mut theirs = Vec::new();
             header.format(length as u64, &mut theirs).unwrap();
             assert_eq!(&ours[..count], theirs, "{length}");

@@ -64,25 +64,19 @@ impl Refusal {
             Self::Malformed => {
                 ("400 Bad Request", "malformed_request", "this is not an HTTP/1.1 request")
             }
-            Self::BadKey => (
-                "400 Bad Request",
-                "invalid_key",
-                "Sec-WebSocket-Key must be 16 bytes in base64",
-            ),
-            Self::NotFound => {
-                ("404 Not Found", "not_found", "try /ws, /health or /ready")
+            Self::BadKey => {
+                ("400 Bad Request", "invalid_key", "Sec-WebSocket-Key must be 16 bytes in base64")
             }
+            Self::NotFound => ("404 Not Found", "not_found", "try /ws, /health or /ready"),
             Self::Method => ("405 Method Not Allowed", "method_not_allowed", "use GET"),
             Self::UpgradeRequired => (
                 "426 Upgrade Required",
                 "upgrade_required",
                 "connect with a WebSocket client: Connection: Upgrade, Upgrade: websocket",
             ),
-            Self::Version => (
-                "426 Upgrade Required",
-                "unsupported_version",
-                "Sec-WebSocket-Version must be 13",
-            ),
+            Self::Version => {
+                ("426 Upgrade Required", "unsupported_version", "Sec-WebSocket-Version must be 13")
+            }
             Self::HeadTooLarge => (
                 "431 Request Header Fields Too Large",
                 "head_too_large",
@@ -165,9 +159,11 @@ pub fn parse(buffer: &[u8]) -> Result<Option<Head>, Refusal> {
 fn missing_for_upgrade(request: &Request) -> Refusal {
     let headers = request.headers();
     let has_token = |name, token: &str| {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|value| {
-            value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token))
-        })
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| value.split(',').any(|part| part.trim().eq_ignore_ascii_case(token)))
     };
     if !has_token(&CONNECTION, "upgrade") || !has_token(&UPGRADE, "websocket") {
         Refusal::UpgradeRequired

@@ -1,0 +1,89 @@
+//! The state of one connection, as small as an idle one can be: what is needed only while
+//! something is incomplete or waits lives behind an option.
+
+use super::outbox::Outbox;
+use super::rate::CommandRate;
+use super::replay::ReplayRing;
+use crate::protocol::decoder::Decoder;
+
+/// A connection of one shard. The index is used again; the generation tells the users apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnId {
+    /// The place in the shard's table.
+    pub index: u32,
+    /// How often the place was used before, wrapping.
+    pub generation: u32,
+}
+
+/// Where a connection is in its life.
+#[derive(Debug)]
+pub(super) enum State {
+    /// Waiting for a complete request head, of which this is what came so far.
+    Handshake { head: Vec<u8> },
+    /// Upgraded.
+    Open,
+    /// Our close frame is queued or sent; the client's is awaited.
+    Closing,
+    /// Nothing more will be said: what is queued is sent, then the writing side is shut down,
+    /// and what still comes is ignored until the client ends the connection.
+    Finishing { is_shut_down: bool },
+}
+
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub id: ConnId,
+    pub state: State,
+    /// The running number in the connection's public name.
+    pub number: u64,
+    /// When the handshake or the closing must be over; unused while open.
+    pub deadline_ms: u64,
+    /// When the connection's newest timer fires; what fires earlier is out of date.
+    pub timer_ms: u64,
+    pub last_received_ms: u64,
+    pub decoder: Decoder,
+    pub outbox: Option<Box<Outbox>>,
+    pub replay: ReplayRing,
+    /// The newest events of the replay ring that are not sent yet. With an outbox it is 0.
+    pub pending: u32,
+    /// The last event that was considered for this connection, so that none is sent twice.
+    pub last_event: u64,
+    /// Whether the shard's list of connections to flush has this one.
+    pub is_touched: bool,
+    pub is_blocked: bool,
+    pub drops_in_row: u8,
+    pub command_excess: u16,
+    pub rate: CommandRate,
+    /// When the ping that is not answered yet was sent.
+    pub ping_sent_ms: Option<u64>,
+    /// The newest round trip.
+    pub latency_ms: Option<u32>,
+}
+
+impl Connection {
+    pub(super) fn new(id: ConnId, number: u64, now_ms: u64, deadline_ms: u64) -> Self {
+        Self {
+            id,
+            state: State::Handshake { head: Vec::new() },
+            number,
+            deadline_ms,
+            timer_ms: 0,
+            last_received_ms: now_ms,
+            decoder: Decoder::default(),
+            outbox: None,
+            replay: ReplayRing::default(),
+            pending: 0,
+            last_event: 0,
+            is_touched: false,
+            is_blocked: false,
+            drops_in_row: 0,
+            command_excess: 0,
+            rate: CommandRate::default(),
+            ping_sent_ms: None,
+            latency_ms: None,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, State::Open)
+    }
+}

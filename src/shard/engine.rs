@@ -1,0 +1,460 @@
+//! A shard: its connections from the first byte to the last, and its timers.
+//!
+//! Inputs are method calls with `now`; outputs are sends through [`Wire`]. Each call leaves
+//! nothing to be flushed. Bounds: see `limits`; the table of connections is bounded by the
+//! descriptors that the caller accepts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use slab::Slab;
+
+use super::connection::{ConnId, Connection, State};
+use super::flush::text_frame;
+use super::limits::{ANSWER_BYTES_PAUSE, Limits};
+use super::recent::{NewestEvents, RecentLog};
+use super::subscriptions::SubscriptionIndex;
+use super::timers::TimerWheel;
+use super::transmit::Heads;
+use super::{Now, Wire};
+use crate::channel::Pattern;
+use crate::event::Epoch;
+use crate::feed::SourceStatus;
+use crate::protocol::close::CloseReason;
+use crate::protocol::decoder::Input;
+use crate::protocol::frame::{self, Opcode};
+use crate::protocol::message::{Error, ErrorCode, ErrorDetail, ServerMessage};
+
+/// What connections are for.
+#[derive(Debug, Clone)]
+pub enum Mode {
+    /// Channels: `/ws`, `/health`, `/ready`; subscriptions within these subjects.
+    Channels {
+        /// The patterns that cover everything a client may subscribe to.
+        allowed: Arc<[Pattern]>,
+    },
+    /// Every message comes back, on any path: for protocol conformance tools.
+    Echo,
+}
+
+/// Open connections of the instance: one counter per shard, each written by its shard only.
+#[derive(Debug)]
+pub struct Census {
+    open: Vec<AtomicU64>,
+}
+
+impl Census {
+    /// Counters for so many shards.
+    pub fn new(shards: usize) -> Arc<Self> {
+        Arc::new(Self { open: (0..shards).map(|_| AtomicU64::new(0)).collect() })
+    }
+
+    /// Open connections of all shards.
+    pub fn total(&self) -> u64 {
+        self.open.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    }
+
+    fn add(&self, shard: usize) {
+        self.open[shard].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn remove(&self, shard: usize) {
+        self.open[shard].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What a shard is made from.
+#[derive(Debug, Clone)]
+pub struct ShardSettings {
+    /// The shard's number, from 0.
+    pub shard: usize,
+    /// The instance's name.
+    pub instance: Arc<str>,
+    /// What connections are for.
+    pub mode: Mode,
+    /// The bounds.
+    pub limits: Limits,
+    /// The instance's counters.
+    pub census: Arc<Census>,
+}
+
+/// What a shard has done since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections upgraded.
+    pub upgraded: u64,
+    /// Requests refused before the upgrade.
+    pub refused: u64,
+    /// Events taken from the source.
+    pub events: u64,
+    /// Events given to connections: sent, waiting or dropped.
+    pub deliveries: u64,
+    /// Events that found a full queue.
+    pub dropped: u64,
+    /// Clients closed because they read too slowly.
+    pub slow_closed: u64,
+    /// Vectored sends.
+    pub sends: u64,
+}
+
+/// One core's connections and what they are subscribed to.
+#[derive(Debug)]
+pub struct Shard {
+    pub(super) settings: ShardSettings,
+    pub(super) connections: Slab<Connection>,
+    pub(super) index: SubscriptionIndex,
+    pub(super) log: RecentLog,
+    pub(super) newest: NewestEvents,
+    pub(super) epoch: Option<Epoch>,
+    pub(super) source: SourceStatus,
+    pub(super) is_draining: bool,
+    pub(super) is_stale_told: bool,
+    /// Connections with something to send at the end of the turn.
+    pub(super) touched: Vec<u32>,
+    /// Scratch: the subscribers of one event.
+    pub(super) matched: Vec<u32>,
+    /// Connections whose queue refused too much.
+    pub(super) slow: Vec<ConnId>,
+    pub(super) heads: Heads,
+    pub(super) stats: Stats,
+    /// Events seen, which names each one for `Connection::last_event`.
+    pub(super) events_seen: u64,
+    timers: TimerWheel,
+    fired: Vec<ConnId>,
+    generation: u32,
+}
+
+impl Shard {
+    /// A shard without connections.
+    pub fn new(settings: ShardSettings, now: Now) -> Self {
+        Self {
+            settings,
+            connections: Slab::new(),
+            index: SubscriptionIndex::default(),
+            log: RecentLog::default(),
+            newest: NewestEvents::default(),
+            epoch: None,
+            source: SourceStatus::Connecting,
+            is_draining: false,
+            is_stale_told: false,
+            touched: Vec::new(),
+            matched: Vec::new(),
+            slow: Vec::new(),
+            heads: Heads::default(),
+            stats: Stats::default(),
+            events_seen: 0,
+            timers: TimerWheel::new(now.monotonic_ms),
+            fired: Vec::new(),
+            generation: 0,
+        }
+    }
+
+    /// A connection was accepted.
+    pub fn accept(&mut self, now: Now) -> ConnId {
+        self.generation = self.generation.wrapping_add(1);
+        self.stats.accepted += 1;
+        let entry = self.connections.vacant_entry();
+        let id = ConnId { index: entry.key() as u32, generation: self.generation };
+        let deadline_ms = now.monotonic_ms + self.settings.limits.handshake_timeout_ms;
+        entry.insert(Connection::new(id, self.stats.accepted, now.monotonic_ms, deadline_ms));
+        self.schedule(id, deadline_ms);
+        id
+    }
+
+    /// Bytes came from a connection. They are unmasked in place.
+    pub fn receive(&mut self, id: ConnId, bytes: &mut [u8], now: Now, wire: &mut impl Wire) {
+        let Some(connection) = self.find(id) else { return };
+        connection.last_received_ms = now.monotonic_ms;
+        match &connection.state {
+            State::Handshake { .. } => self.receive_head(id, bytes, now, wire),
+            State::Open | State::Closing => self.receive_frames(id, bytes, now, wire),
+            State::Finishing { .. } => {}
+        }
+        self.flush(id, wire);
+    }
+
+    /// The client ended the connection, or the socket failed.
+    pub fn lost(&mut self, id: ConnId) {
+        if self.find(id).is_some() {
+            self.forget(id);
+        }
+    }
+
+    /// Whether the connection still exists.
+    pub fn is_alive(&self, id: ConnId) -> bool {
+        self.connections.get(id.index as usize).is_some_and(|connection| connection.id == id)
+    }
+
+    /// Whether the connection may be read: not while the answers to what it asked wait for it.
+    pub fn wants_read(&self, id: ConnId) -> bool {
+        self.connections.get(id.index as usize).is_some_and(|connection| {
+            let waiting = connection.outbox.as_ref().map_or(0, |outbox| outbox.answer_bytes());
+            connection.id == id && waiting < ANSWER_BYTES_PAUSE
+        })
+    }
+
+    /// Sees to deadlines; to be called every [`super::timers::TICK_MS`].
+    pub fn tick(&mut self, now: Now, wire: &mut impl Wire) {
+        self.log.expire(now.monotonic_ms, &self.settings.limits);
+        let mut fired = std::mem::take(&mut self.fired);
+        self.timers.advance(now.monotonic_ms, &mut fired);
+        for id in fired.drain(..) {
+            self.check_deadline(id, now, wire);
+        }
+        self.fired = fired;
+    }
+
+    /// Refuses what is new and closes what is open, with 1001.
+    pub fn shut_down(&mut self, now: Now, wire: &mut impl Wire) {
+        self.is_draining = true;
+        let ids: Vec<ConnId> =
+            self.connections.iter().map(|(_, connection)| connection.id).collect();
+        for id in ids {
+            match self.find(id).map(|connection| &connection.state) {
+                Some(State::Open) => {
+                    self.close(id, CloseReason::ShuttingDown, now);
+                    self.flush(id, wire);
+                }
+                Some(State::Handshake { .. }) => self.abort(id, wire),
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends what is left at once.
+    pub fn abort_all(&mut self, wire: &mut impl Wire) {
+        let ids: Vec<ConnId> =
+            self.connections.iter().map(|(_, connection)| connection.id).collect();
+        for id in ids {
+            self.abort(id, wire);
+        }
+    }
+
+    /// Connections in any state.
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// What the shard has done.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    pub(super) fn find(&mut self, id: ConnId) -> Option<&mut Connection> {
+        self.connections.get_mut(id.index as usize).filter(|connection| connection.id == id)
+    }
+
+    /// The handshake is over: the connection counts as open.
+    pub(super) fn open(&mut self, id: ConnId, now: Now) {
+        let interval_ms = self.settings.limits.heartbeat_interval_ms;
+        if let Some(connection) = self.find(id) {
+            connection.state = State::Open;
+            self.stats.upgraded += 1;
+            self.settings.census.add(self.settings.shard);
+            self.schedule(id, now.monotonic_ms + interval_ms);
+        }
+    }
+
+    /// Queues a message to the client.
+    pub(super) fn answer(&mut self, id: ConnId, message: &ServerMessage<'_>) {
+        self.queue(id, text_frame(message));
+    }
+
+    /// Queues whole bytes behind everything that waits.
+    pub(super) fn queue(&mut self, id: ConnId, bytes: Vec<u8>) {
+        if self.find(id).is_some() {
+            self.outbox_of(id.index).push_answer(bytes);
+        }
+    }
+
+    /// Starts the closing handshake: nothing more is delivered, the close frame goes out next.
+    pub(super) fn close(&mut self, id: ConnId, reason: CloseReason, now: Now) {
+        self.say_close(id, reason.code(), reason.text(), now);
+        if let Some(connection) = self.find(id) {
+            // After a broken frame there is no telling where the client's close would begin.
+            connection.state = match reason {
+                CloseReason::Wire(_) => State::Finishing { is_shut_down: false },
+                _ => State::Closing,
+            };
+        }
+    }
+
+    /// Everything that had to be said is queued: send it and shut down.
+    pub(super) fn finish(&mut self, id: ConnId, now: Now) {
+        self.leave(id);
+        let deadline_ms = now.monotonic_ms + self.settings.limits.close_timeout_ms;
+        if let Some(connection) = self.find(id) {
+            connection.state = State::Finishing { is_shut_down: false };
+            connection.deadline_ms = deadline_ms;
+            self.schedule(id, deadline_ms);
+        }
+    }
+
+    /// Forgets a connection and has its socket closed without lingering.
+    pub(super) fn abort(&mut self, id: ConnId, wire: &mut impl Wire) {
+        self.forget(id);
+        wire.abort(id);
+    }
+
+    fn receive_frames(&mut self, id: ConnId, bytes: &mut [u8], now: Now, wire: &mut impl Wire) {
+        let message_bytes_max = self.settings.limits.client.message_bytes;
+        let Some(connection) = self.find(id) else { return };
+        let mut decoder = std::mem::take(&mut connection.decoder);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match decoder.decode(rest, message_bytes_max) {
+                Ok((used, input)) => {
+                    if let Some(input) = input {
+                        self.on_input(id, input, now);
+                    }
+                    rest = &mut rest[used..];
+                }
+                Err(error) => {
+                    self.on_wire_error(id, CloseReason::Wire(error), now);
+                    break;
+                }
+            }
+            if !matches!(self.find(id).map(|it| &it.state), Some(State::Open | State::Closing)) {
+                break;
+            }
+            self.flush_if_long(id, wire);
+        }
+        decoder.settle();
+        if let Some(connection) = self.find(id) {
+            connection.decoder = decoder;
+        }
+    }
+
+    fn on_input(&mut self, id: ConnId, input: Input<'_>, now: Now) {
+        let is_open = self.find(id).is_some_and(|connection| connection.is_open());
+        match input {
+            Input::Close(code) => self.on_close(id, code, now),
+            _ if !is_open => {}
+            Input::Ping(payload) => self.queue(id, frame::encode(Opcode::Pong, payload)),
+            Input::Pong(payload) => self.on_pong(id, payload, now),
+            Input::Text(text) => match self.settings.mode {
+                Mode::Echo => self.queue(id, frame::encode(Opcode::Text, text.as_bytes())),
+                Mode::Channels { .. } => self.on_text(id, text, now),
+            },
+            Input::Binary(payload) => match self.settings.mode {
+                Mode::Echo => self.queue(id, frame::encode(Opcode::Binary, payload)),
+                Mode::Channels { .. } => self.close(id, CloseReason::BinaryCommand, now),
+            },
+        }
+    }
+
+    fn on_close(&mut self, id: ConnId, code: Option<u16>, now: Now) {
+        let Some(connection) = self.find(id) else { return };
+        if connection.is_open() {
+            let answer = match code {
+                Some(code) => frame::encode_close(code, ""),
+                None => frame::encode(Opcode::Close, &[]),
+            };
+            self.queue(id, answer);
+        }
+        self.finish(id, now);
+    }
+
+    fn on_wire_error(&mut self, id: ConnId, reason: CloseReason, now: Now) {
+        let is_open = self.find(id).is_some_and(|connection| connection.is_open());
+        if !is_open {
+            self.finish(id, now);
+            return;
+        }
+        if let (1009, Mode::Channels { .. }) = (reason.code(), &self.settings.mode) {
+            let limit = self.settings.limits.client.message_bytes;
+            let code = ErrorCode::MessageTooLarge;
+            let message = format!("messages are limited to {limit} bytes").into();
+            let detail = ErrorDetail::Limit { limit };
+            self.answer(id, &ServerMessage::Error(Error { code, message, detail, id: None }));
+        }
+        self.close(id, reason, now);
+    }
+
+    fn on_pong(&mut self, id: ConnId, payload: &[u8], now: Now) {
+        let Some(connection) = self.find(id) else { return };
+        let Some(sent_ms) = connection.ping_sent_ms else { return };
+        if payload == sent_ms.to_be_bytes() {
+            connection.ping_sent_ms = None;
+            let elapsed = now.monotonic_ms.saturating_sub(sent_ms);
+            connection.latency_ms = Some(u32::try_from(elapsed).unwrap_or(u32::MAX));
+        }
+    }
+
+    pub(super) fn ping(&mut self, id: ConnId, now: Now) {
+        if let Some(connection) = self.find(id) {
+            connection.ping_sent_ms = Some(now.monotonic_ms);
+            self.queue(id, frame::encode(Opcode::Ping, &now.monotonic_ms.to_be_bytes()));
+        }
+    }
+
+    fn say_close(&mut self, id: ConnId, code: u16, reason: &str, now: Now) {
+        self.leave(id);
+        let deadline_ms = now.monotonic_ms + self.settings.limits.close_timeout_ms;
+        if let Some(connection) = self.find(id) {
+            connection.deadline_ms = deadline_ms;
+            self.schedule(id, deadline_ms);
+            self.queue(id, frame::encode_close(code, reason));
+        }
+    }
+
+    fn check_deadline(&mut self, id: ConnId, now: Now, wire: &mut impl Wire) {
+        let (heartbeat_ms, idle_ms) = {
+            let limits = &self.settings.limits;
+            (limits.heartbeat_interval_ms, limits.idle_timeout_ms)
+        };
+        let now_ms = now.monotonic_ms;
+        let Some(connection) = self.find(id) else { return };
+        if now_ms < connection.timer_ms {
+            return;
+        }
+        if !connection.is_open() {
+            let deadline_ms = connection.deadline_ms;
+            if now_ms >= deadline_ms {
+                self.abort(id, wire);
+            } else {
+                self.schedule(id, deadline_ms);
+            }
+            return;
+        }
+        let silent_ms = now_ms.saturating_sub(connection.last_received_ms);
+        let idle_deadline_ms = connection.last_received_ms + idle_ms;
+        if silent_ms >= idle_ms {
+            self.close(id, CloseReason::Idle, now);
+            self.flush(id, wire);
+        } else if silent_ms >= heartbeat_ms {
+            self.ping(id, now);
+            self.flush(id, wire);
+            self.schedule(id, idle_deadline_ms.min(now_ms + heartbeat_ms));
+        } else {
+            let ping_ms = connection.last_received_ms + heartbeat_ms;
+            self.schedule(id, ping_ms.min(idle_deadline_ms));
+        }
+    }
+
+    fn schedule(&mut self, id: ConnId, deadline_ms: u64) {
+        let timer_ms = self.timers.insert(id, deadline_ms);
+        if let Some(connection) = self.find(id) {
+            connection.timer_ms = timer_ms;
+        }
+    }
+
+    /// Ends deliveries: the connection is not open any more.
+    fn leave(&mut self, id: ConnId) {
+        let Some(connection) = self.find(id) else { return };
+        if connection.is_open() {
+            connection.state = State::Closing;
+            self.settings.census.remove(self.settings.shard);
+            self.index.remove_connection(id.index);
+        }
+    }
+
+    fn forget(&mut self, id: ConnId) {
+        self.leave(id);
+        if self.is_alive(id) {
+            self.connections.remove(id.index as usize);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! From queues to the wire: one vectored send per connection, and what becomes of the rest.
+
+use std::io::ErrorKind;
+
+use super::Wire;
+use super::connection::{ConnId, State};
+use super::engine::Shard;
+use super::limits::{ANSWER_BYTES_MAX, ANSWER_BYTES_PAUSE, FRAMES_PER_SEND};
+use super::outbox::Outbox;
+use super::transmit::{Frame, event_frame_bytes};
+use crate::protocol::frame::{self, Opcode};
+use crate::protocol::message::ServerMessage;
+
+/// A server message as a whole frame.
+pub(super) fn text_frame(message: &ServerMessage<'_>) -> Vec<u8> {
+    frame::encode(Opcode::Text, &message.to_json())
+}
+
+impl Shard {
+    /// Copies the first bytes that wait for a blocked connection into `into`, for a write that
+    /// registers for readiness; returns how many. [`Self::wrote`] takes note of what was taken.
+    pub fn copy_unsent(&mut self, id: ConnId, into: &mut [u8]) -> usize {
+        let Some(connection) = self.connections.get(id.index as usize).filter(|it| it.id == id)
+        else {
+            return 0;
+        };
+        let Some(outbox) = &connection.outbox else { return 0 };
+        self.heads.gather(outbox.frames(), outbox.front_sent(), |slices, _| {
+            let mut filled = 0;
+            for slice in slices {
+                let count = slice.len().min(into.len() - filled);
+                into[filled..filled + count].copy_from_slice(&slice[..count]);
+                filled += count;
+            }
+            filled
+        })
+    }
+
+    /// A blocked connection took `bytes`; whether more waits for it.
+    pub fn wrote(&mut self, id: ConnId, bytes: usize, wire: &mut impl Wire) -> bool {
+        let Some(connection) = self.find(id) else { return false };
+        connection.is_blocked = false;
+        if let Some(outbox) = &mut connection.outbox {
+            outbox.advance(bytes);
+            if outbox.is_empty() {
+                connection.outbox = None;
+            }
+        }
+        self.flush(id, wire);
+        self.find(id).is_some_and(|connection| connection.is_blocked)
+    }
+
+    pub(super) fn touch(&mut self, index: u32) {
+        if let Some(connection) = self.connections.get_mut(index as usize)
+            && !connection.is_touched
+        {
+            connection.is_touched = true;
+            self.touched.push(index);
+        }
+    }
+
+    pub(super) fn flush_touched(&mut self, wire: &mut impl Wire) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for index in touched.drain(..) {
+            if let Some(connection) = self.connections.get_mut(index as usize) {
+                connection.is_touched = false;
+                let id = connection.id;
+                self.flush(id, wire);
+            }
+        }
+        self.touched = touched;
+    }
+
+    /// Flushes early when a turn's answers have grown long, and gives up on a client that asks
+    /// for more than it reads.
+    pub(super) fn flush_if_long(&mut self, id: ConnId, wire: &mut impl Wire) {
+        let waiting = |shard: &mut Self| {
+            let outbox = shard.find(id).and_then(|connection| connection.outbox.as_ref());
+            outbox.map_or(0, |outbox| outbox.answer_bytes())
+        };
+        if waiting(self) >= ANSWER_BYTES_PAUSE {
+            self.flush(id, wire);
+        }
+        if waiting(self) >= ANSWER_BYTES_MAX {
+            self.stats.slow_closed += 1;
+            self.abort(id, wire);
+        }
+    }
+
+    /// Sends what waits for one connection until nothing does or the socket is full.
+    pub(super) fn flush(&mut self, id: ConnId, wire: &mut impl Wire) {
+        loop {
+            let Some(connection) = self.connections.get_mut(id.index as usize) else { return };
+            if connection.id != id || connection.is_blocked {
+                return;
+            }
+            let mut offered = 0;
+            let send = |slices: &[std::io::IoSlice<'_>], total| {
+                offered = total;
+                wire.send(id, slices)
+            };
+            let result = match &connection.outbox {
+                Some(outbox) => self.heads.gather(outbox.frames(), outbox.front_sent(), send),
+                None if connection.pending > 0 => {
+                    let newest = connection.replay.newest(connection.pending as usize);
+                    let frames =
+                        newest.map(|(seq, event)| Frame::Event { seq, tail: event.event().tail() });
+                    self.heads.gather(frames, 0, send)
+                }
+                None => return self.finish_if_due(id, wire),
+            };
+            self.stats.sends += 1;
+            match result {
+                Ok(sent) => self.take_sent(id, sent, offered),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.outbox_of(id.index);
+                    self.mark_blocked(id, wire);
+                    return;
+                }
+                Err(_) => return self.abort(id, wire),
+            }
+        }
+    }
+
+    fn take_sent(&mut self, id: ConnId, sent: usize, offered: usize) {
+        let Some(connection) = self.find(id) else { return };
+        if let Some(outbox) = &mut connection.outbox {
+            outbox.advance(sent);
+            if outbox.is_empty() {
+                connection.outbox = None;
+            }
+        } else if sent == offered {
+            debug_assert!(connection.pending as usize <= FRAMES_PER_SEND);
+            connection.pending = 0;
+            connection.drops_in_row = 0;
+        } else {
+            self.queue_pending(id.index, sent);
+        }
+    }
+
+    fn mark_blocked(&mut self, id: ConnId, wire: &mut impl Wire) {
+        if let Some(connection) = self.find(id) {
+            connection.is_blocked = true;
+            wire.blocked(id);
+        }
+    }
+
+    fn finish_if_due(&mut self, id: ConnId, wire: &mut impl Wire) {
+        if let Some(connection) = self.find(id)
+            && let State::Finishing { is_shut_down } = &mut connection.state
+            && !std::mem::replace(is_shut_down, true)
+        {
+            wire.finish(id);
+        }
+    }
+
+    /// The connection's outbox, into which its pending events move if there was none.
+    pub(super) fn outbox_of(&mut self, index: u32) -> &mut Outbox {
+        self.queue_pending(index, 0)
+    }
+
+    /// Moves the pending events, of which `sent` bytes are on the wire, into the outbox.
+    fn queue_pending(&mut self, index: u32, mut sent: usize) -> &mut Outbox {
+        let connection = &mut self.connections[index as usize];
+        let outbox = connection.outbox.get_or_insert_default();
+        let pending = std::mem::take(&mut connection.pending) as usize;
+        for (seq, event) in connection.replay.newest(pending) {
+            let bytes = event_frame_bytes(seq, event.event().tail().len());
+            if sent >= bytes {
+                sent -= bytes;
+            } else if outbox.offer_live(seq, event, &self.settings.limits.client).is_ok() {
+                // The first to move finds room always: only it can be partly sent.
+                outbox.advance(std::mem::take(&mut sent));
+            } else {
+                self.stats.dropped += 1;
+                connection.drops_in_row = connection.drops_in_row.saturating_add(1);
+            }
+        }
+        outbox
+    }
+}

@@ -1,0 +1,57 @@
+//! The bounds of a shard and its connections, as values that the configuration fills.
+
+use crate::protocol::message::ClientLimits;
+
+/// Frames in one vectored send: 64 slices, a head and a tail each.
+pub const FRAMES_PER_SEND: usize = 32;
+
+/// Bytes of answers (not events) that may wait for a connection before its reading pauses.
+pub const ANSWER_BYTES_PAUSE: usize = 65_536;
+
+/// Bytes of answers that may wait at all: what one read (64 KiB) of the cheapest commands can
+/// ask for, many times over. Beyond it the client is closed as a slow one.
+pub const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// Messages of one snapshot.
+pub const SNAPSHOT_MESSAGES_MAX: usize = 1_024;
+
+/// Messages that found a full queue, in a row, after which the client is closed.
+pub const DROPS_IN_ROW_MAX: u8 = 3;
+
+/// Deliveries of one turn, after which the executor sees to its sockets: about 10 ms of work.
+pub const DELIVERIES_PER_TURN: usize = 32_768;
+
+/// Channels whose newest event is kept.
+pub const NEWEST_CHANNELS_MAX: usize = 65_536;
+
+/// Bytes of newest events that are kept: at 800 bytes an event more than the channels' bound.
+pub const NEWEST_BYTES_MAX: usize = 64 << 20;
+
+/// Commands over the rate, less those within it, after which the client is closed.
+pub const COMMAND_EXCESS_MAX: u16 = 500;
+
+/// The bounds that the configuration sets.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// What clients are told in `welcome`.
+    pub client: ClientLimits,
+    /// Open connections of the whole instance.
+    pub connections_max: u64,
+    /// From accept to a complete request.
+    pub handshake_timeout_ms: u64,
+    /// Silence after which a ping is sent.
+    pub heartbeat_interval_ms: u64,
+    /// Silence after which the connection is closed.
+    pub idle_timeout_ms: u64,
+    /// From a close frame or a refusal to the end of the connection.
+    pub close_timeout_ms: u64,
+    /// Messages in the recent log.
+    pub log_messages: usize,
+    /// Bytes in the recent log.
+    pub log_bytes: usize,
+    /// Age of the recent log.
+    pub log_ms: u64,
+}
+
+const _: () = assert!(FRAMES_PER_SEND * 2 <= 1_024, "IOV_MAX of Linux");
+const _: () = assert!(ANSWER_BYTES_PAUSE < ANSWER_BYTES_MAX);

@@ -1,0 +1,71 @@
+//! The rules of one core: connections, subscriptions, delivery, replay. Pure: `now` is passed
+//! in, sending goes through [`Wire`], and nothing here knows a socket, a runtime or a broker.
+//!
+//! ```text
+//! engine         Shard: connections come, send bytes, go; timers; shutdown
+//! admission      the request head of a connection that came
+//! commands       what a client's command does
+//! publish        what an event does: log, match, number, send once per connection
+//! flush          queued frames to the wire, one vectored send per connection
+//! connection     the state of one connection
+//! outbox         what a connection could not take yet, bounded
+//! replay         the last events of one connection, by seq
+//! subscriptions  channel -> connections, exact and wildcard
+//! recent         the recent log, and the newest event of each channel
+//! timers         one wheel for all deadlines
+//! rate           commands per second
+//! limits         the bounds, as values
+//! ```
+
+mod admission;
+mod commands;
+mod connection;
+mod engine;
+mod flush;
+mod limits;
+mod outbox;
+mod publish;
+mod rate;
+mod recent;
+mod replay;
+mod subscriptions;
+mod timers;
+mod transmit;
+
+#[cfg(test)]
+mod simulation;
+
+pub use connection::ConnId;
+pub use engine::{Census, Mode, Shard, ShardSettings, Stats};
+pub use limits::Limits;
+pub use subscriptions::{Subscriber, SubscriptionIndex};
+
+use std::io::{self, IoSlice};
+
+/// The moment of a call, read once per turn by the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Now {
+    /// Milliseconds on a clock that never goes back, from any origin.
+    pub monotonic_ms: u64,
+    /// Milliseconds since the Unix epoch.
+    pub unix_ms: u64,
+}
+
+/// The shard's way to the sockets; a simulation stands in for it in tests.
+pub trait Wire {
+    /// Sends what the socket takes at once, without waiting; returns how many bytes.
+    ///
+    /// # Errors
+    /// `WouldBlock` if it takes none now; anything else means that the connection is lost.
+    fn send(&mut self, id: ConnId, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// A send would have blocked: [`Shard::copy_unsent`] and [`Shard::wrote`] go on when the
+    /// socket is writable.
+    fn blocked(&mut self, id: ConnId);
+
+    /// Everything is sent: shut down the writing side.
+    fn finish(&mut self, id: ConnId);
+
+    /// The shard has forgotten this connection: close the socket without lingering.
+    fn abort(&mut self, id: ConnId);
+}

@@ -1,0 +1,213 @@
+//! What a connection could not take yet: frames in order, from the one in flight on.
+//!
+//! It exists only while something waits. Bounds: live events by `queue_messages` and
+//! `queue_bytes` (a full outbox refuses, and the caller counts a drop); answers, which the client
+//! asked for, by the pause of its reading and by `ANSWER_BYTES_MAX`; events that were asked for
+//! (snapshot, replay) by what one command may ask for.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use super::recent::LoggedEvent;
+use super::transmit::{Frame, event_frame_bytes};
+use crate::protocol::message::ClientLimits;
+
+/// Whether an event counts against the client's queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// It was published while the client was subscribed.
+    Live,
+    /// The client asked for it: snapshot or replay.
+    Requested,
+}
+
+#[derive(Debug)]
+enum Item {
+    Event { seq: u64, event: Rc<LoggedEvent>, origin: Origin },
+    Answer(Vec<u8>),
+}
+
+impl Item {
+    fn frame(&self) -> Frame<'_> {
+        match self {
+            Self::Event { seq, event, .. } => {
+                Frame::Event { seq: *seq, tail: event.event().tail() }
+            }
+            Self::Answer(bytes) => Frame::Whole(bytes),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        self.frame().bytes()
+    }
+}
+
+/// The queue of one connection that is blocked or has answers to send.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    items: VecDeque<Item>,
+    front_sent: usize,
+    live_messages: usize,
+    live_bytes: usize,
+    answer_bytes: usize,
+}
+
+/// The queue is full; the event is not in it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Full;
+
+impl Outbox {
+    /// Queues a live event.
+    ///
+    /// # Errors
+    /// [`Full`] if either bound is reached. An event that is longer than the bound goes into an
+    /// empty queue all the same, or it could never be sent.
+    pub fn offer_live(
+        &mut self,
+        seq: u64,
+        event: &Rc<LoggedEvent>,
+        limits: &ClientLimits,
+    ) -> Result<(), Full> {
+        let bytes = event_frame_bytes(seq, event.event().tail().len());
+        let is_full = self.live_messages >= limits.queue_messages
+            || (self.live_messages > 0 && self.live_bytes + bytes > limits.queue_bytes);
+        if is_full {
+            return Err(Full);
+        }
+        self.live_messages += 1;
+        self.live_bytes += bytes;
+        let (event, origin) = (Rc::clone(event), Origin::Live);
+        self.items.push_back(Item::Event { seq, event, origin });
+        Ok(())
+    }
+
+    /// Queues an event that the client asked for.
+    pub fn push_requested(&mut self, seq: u64, event: &Rc<LoggedEvent>) {
+        let (event, origin) = (Rc::clone(event), Origin::Requested);
+        self.items.push_back(Item::Event { seq, event, origin });
+    }
+
+    /// Queues a whole frame, or HTTP response.
+    pub fn push_answer(&mut self, frame: Vec<u8>) {
+        self.answer_bytes += frame.len();
+        self.items.push_back(Item::Answer(frame));
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Bytes of answers that wait.
+    pub fn answer_bytes(&self) -> usize {
+        self.answer_bytes
+    }
+
+    /// The frames that wait, oldest first.
+    pub fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
+        self.items.iter().map(Item::frame)
+    }
+
+    /// Bytes of the first frame that are sent already.
+    pub fn front_sent(&self) -> usize {
+        self.front_sent
+    }
+
+    /// Takes note that `bytes` more were sent; returns how many live events are complete now.
+    pub fn advance(&mut self, bytes: usize) -> u64 {
+        let mut complete = 0;
+        self.front_sent += bytes;
+        while let Some(front) = self.items.front() {
+            let length = front.bytes();
+            if self.front_sent < length {
+                break;
+            }
+            self.front_sent -= length;
+            complete += u64::from(matches!(front, Item::Event { .. }));
+            self.remove_front();
+        }
+        debug_assert!(!self.items.is_empty() || self.front_sent == 0);
+        complete
+    }
+
+    /// Forgets everything but the frame that is partly on the wire.
+    pub fn discard_unsent(&mut self) {
+        let keep = usize::from(self.front_sent > 0);
+        while self.items.len() > keep {
+            if let Some(last) = self.items.pop_back() {
+                self.release(&last);
+            }
+        }
+    }
+
+    fn remove_front(&mut self) {
+        if let Some(front) = self.items.pop_front() {
+            self.release(&front);
+        }
+    }
+
+    fn release(&mut self, item: &Item) {
+        match item {
+            Item::Event { origin: Origin::Live, .. } => {
+                self.live_messages -= 1;
+                self.live_bytes -= item.bytes();
+            }
+            Item::Event { origin: Origin::Requested, .. } => {}
+            Item::Answer(frame) => self.answer_bytes -= frame.len(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shard::recent::tests::logged;
+    use crate::shard::simulation::limits;
+
+    #[test]
+    fn live_events_meet_both_bounds_and_requested_ones_do_not() {
+        let event = logged("a", 1);
+        let bytes = event_frame_bytes(1, event.event().tail().len());
+        let by_count = ClientLimits { queue_messages: 3, ..limits().client };
+        let by_bytes = ClientLimits { queue_bytes: 3 * bytes + 1, ..limits().client };
+        for limits in [by_count, by_bytes] {
+            let mut outbox = Outbox::default();
+            for _ in 0..50 {
+                outbox.push_requested(1, &event);
+            }
+            let taken = (0..10).filter(|_| outbox.offer_live(1, &event, &limits).is_ok()).count();
+            assert_eq!(taken, 3);
+            outbox.advance(51 * bytes);
+            assert_eq!(outbox.offer_live(1, &event, &limits), Ok(()));
+            assert_eq!(outbox.offer_live(1, &event, &limits), Err(Full));
+        }
+    }
+
+    #[test]
+    fn advance_counts_whole_frames() {
+        let mut outbox = Outbox::default();
+        let event = logged("a", 1);
+        outbox.push_answer(vec![0; 10]);
+        outbox.push_requested(1, &event);
+        assert_eq!(outbox.advance(9), 0);
+        assert_eq!((outbox.front_sent(), outbox.answer_bytes()), (9, 10));
+        assert_eq!(outbox.advance(1), 0);
+        assert_eq!((outbox.front_sent(), outbox.answer_bytes()), (0, 0));
+        assert_eq!(outbox.advance(event_frame_bytes(1, event.event().tail().len())), 1);
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn discarding_keeps_the_frame_in_flight() {
+        let mut outbox = Outbox::default();
+        outbox.push_answer(vec![0; 10]);
+        outbox.push_answer(vec![1; 10]);
+        outbox.advance(4);
+        outbox.discard_unsent();
+        assert_eq!((outbox.frames().count(), outbox.answer_bytes()), (1, 10));
+        outbox.advance(6);
+        outbox.push_answer(vec![2; 10]);
+        outbox.discard_unsent();
+        assert!(outbox.is_empty());
+    }
+}

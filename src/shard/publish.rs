@@ -1,0 +1,148 @@
+//! What the source's feed does: an event is logged, matched, numbered and queued per connection,
+//! and each connection that it touched gets one send for the whole batch.
+//!
+//! Per delivery: a reference counted without atomics, a place in the replay ring, a number. No
+//! lock, no allocation, no clock; the channel is hashed once per event.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::connection::{ConnId, State};
+use super::engine::Shard;
+use super::flush::text_frame;
+use super::limits::{DELIVERIES_PER_TURN, DROPS_IN_ROW_MAX, FRAMES_PER_SEND};
+use super::outbox::Full;
+use super::recent::{LoggedEvent, NewestEvents, RecentLog};
+use super::{Now, Wire};
+use crate::event::{Epoch, Event};
+use crate::feed::{Feed, SourceStatus};
+use crate::protocol::close::CloseReason;
+use crate::protocol::message::{Resync, ServerMessage, SourceChange};
+
+impl Shard {
+    /// Takes items from the front of `feed` until it is empty or a turn's work is done, and
+    /// sends what they cause.
+    pub fn publish(&mut self, feed: &mut VecDeque<Feed>, now: Now, wire: &mut impl Wire) {
+        let before = self.stats.deliveries;
+        while let Some(item) = feed.pop_front() {
+            match item {
+                Feed::Event(event) => self.publish_event(event, now, wire),
+                Feed::Epoch(epoch) => self.on_epoch(epoch, wire),
+                Feed::Source(status) => self.on_source(status, now, wire),
+            }
+            if self.stats.deliveries - before >= DELIVERIES_PER_TURN as u64 {
+                break;
+            }
+        }
+        self.flush_touched(wire);
+    }
+
+    fn publish_event(&mut self, event: Arc<Event>, now: Now, wire: &mut impl Wire) {
+        let event = Rc::new(LoggedEvent::new(event));
+        self.log.push(&event, now.monotonic_ms, &self.settings.limits);
+        self.newest.update(&event);
+        self.stats.events += 1;
+        self.events_seen += 1;
+        // Copied first: a delivery that finds its socket gone changes the index.
+        let mut matched = std::mem::take(&mut self.matched);
+        self.index.for_each_match(event.event().channel(), &mut |subscribers| {
+            matched.extend(subscribers.iter().map(|subscriber| subscriber.connection));
+        });
+        for index in matched.drain(..) {
+            self.deliver(index, &event, wire);
+        }
+        self.matched = matched;
+        self.close_slow(now);
+    }
+
+    fn deliver(&mut self, index: u32, event: &Rc<LoggedEvent>, wire: &mut impl Wire) {
+        let Some(connection) = self.connections.get_mut(index as usize) else { return };
+        if connection.last_event == self.events_seen {
+            return;
+        }
+        connection.last_event = self.events_seen;
+        let limits = &self.settings.limits.client;
+        let seq = connection.replay.push(event, limits.replay_messages);
+        self.stats.deliveries += 1;
+        if let Some(outbox) = &mut connection.outbox {
+            match outbox.offer_live(seq, event, limits) {
+                Ok(()) => connection.drops_in_row = 0,
+                Err(Full) => {
+                    self.stats.dropped += 1;
+                    connection.drops_in_row = connection.drops_in_row.saturating_add(1);
+                    if connection.drops_in_row == DROPS_IN_ROW_MAX {
+                        self.slow.push(connection.id);
+                    }
+                }
+            }
+            return;
+        }
+        connection.pending += 1;
+        if !connection.is_touched {
+            connection.is_touched = true;
+            self.touched.push(index);
+        }
+        if connection.pending as usize >= FRAMES_PER_SEND {
+            let id = connection.id;
+            self.flush(id, wire);
+        }
+    }
+
+    /// Closes the clients whose queue refused too many events in a row.
+    fn close_slow(&mut self, now: Now) {
+        while let Some(id) = self.slow.pop() {
+            let Some(connection) = self.find(id).filter(|connection| connection.is_open()) else {
+                continue;
+            };
+            if let Some(outbox) = &mut connection.outbox {
+                outbox.discard_unsent();
+            }
+            self.stats.slow_closed += 1;
+            self.close(id, CloseReason::SlowClient, now);
+            self.touch(id.index);
+        }
+    }
+
+    fn on_epoch(&mut self, epoch: Epoch, wire: &mut impl Wire) {
+        self.log = RecentLog::default();
+        self.newest = NewestEvents::default();
+        if let Some(_before) = self.epoch.replace(epoch.clone()) {
+            let reason = "stream_recreated";
+            let resync = Resync { epoch: &epoch.0, reason };
+            self.tell_everyone(&ServerMessage::Resync(resync), wire);
+        }
+    }
+
+    fn on_source(&mut self, status: SourceStatus, now: Now, wire: &mut impl Wire) {
+        let before = std::mem::replace(&mut self.source, status);
+        let change = SourceChange { server_time: now.unix_ms };
+        match (before, status) {
+            (_, SourceStatus::Stale) => {
+                self.is_stale_told = true;
+                self.tell_everyone(&ServerMessage::SourceStale(change), wire);
+            }
+            (_, SourceStatus::Live) if self.is_stale_told => {
+                self.is_stale_told = false;
+                self.tell_everyone(&ServerMessage::SourceLive(change), wire);
+            }
+            _ => {}
+        }
+    }
+
+    fn tell_everyone(&mut self, message: &ServerMessage<'_>, wire: &mut impl Wire) {
+        // What came before is sent before, so that no event waits behind the answer's queue.
+        self.flush_touched(wire);
+        let frame = text_frame(message);
+        let open: Vec<ConnId> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| matches!(connection.state, State::Open))
+            .map(|(_, connection)| connection.id)
+            .collect();
+        for id in open {
+            self.queue(id, frame.clone());
+            self.touch(id.index);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Commands per second of one connection: the generic cell rate algorithm (ITU-T I.371), which
+//! needs one number of state.
+
+/// When the bucket would be empty again, in microseconds of the monotonic clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CommandRate {
+    empty_at_us: u64,
+}
+
+impl CommandRate {
+    /// Takes one command at a rate of `per_second`, with a burst of one second's worth.
+    ///
+    /// # Errors
+    /// The milliseconds after which the next one would be taken.
+    pub fn take(&mut self, now_ms: u64, per_second: u32) -> Result<(), u64> {
+        let now_us = now_ms * 1_000;
+        let interval_us = 1_000_000 / u64::from(per_second.max(1));
+        let burst_us = 1_000_000 - interval_us;
+        let empty_at_us = self.empty_at_us.max(now_us);
+        let ahead_us = empty_at_us - now_us;
+        if ahead_us > burst_us {
+            return Err((ahead_us - burst_us).div_ceil(1_000));
+        }
+        self.empty_at_us = empty_at_us + interval_us;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_of_one_second_then_the_rate() {
+        let mut rate = CommandRate::default();
+        let taken = (0..100).filter(|_| rate.take(5_000, 50).is_ok()).count();
+        assert_eq!(taken, 50);
+        assert_eq!(rate.take(5_000, 50), Err(20));
+        assert_eq!(rate.take(5_020, 50), Ok(()));
+        assert!(rate.take(5_020, 50).is_err());
+        let taken = (0..100).filter(|_| rate.take(60_000, 50).is_ok()).count();
+        assert_eq!(taken, 50);
+    }
+
+    #[test]
+    fn one_per_second() {
+        let mut rate = CommandRate::default();
+        assert_eq!(rate.take(0, 1), Ok(()));
+        assert_eq!(rate.take(0, 1), Err(1_000));
+        assert_eq!(rate.take(1_000, 1), Ok(()));
+    }
+}

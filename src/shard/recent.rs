@@ -1,0 +1,224 @@
+//! The recent log of a shard and the newest event of each channel.
+//!
+//! The log is the one order of everything that this shard delivers. Bounds: messages, bytes and
+//! age for the log (`WS_LOG_*`); [`NEWEST_CHANNELS_MAX`] channels and [`NEWEST_BYTES_MAX`] bytes
+//! for the newest events, of which the least recently updated is forgotten first.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::limits::{Limits, NEWEST_BYTES_MAX, NEWEST_CHANNELS_MAX};
+use crate::channel::Pattern;
+use crate::event::{Event, Position};
+
+/// An event in this shard's hands: counted by the shard alone, without atomics.
+#[derive(Debug)]
+pub struct LoggedEvent {
+    event: Arc<Event>,
+}
+
+impl LoggedEvent {
+    /// Takes the shared event into the shard.
+    pub fn new(event: Arc<Event>) -> Self {
+        Self { event }
+    }
+
+    /// The shared event.
+    pub fn event(&self) -> &Event {
+        &self.event
+    }
+
+    /// The stream position as a number.
+    pub fn pos(&self) -> u64 {
+        self.event.position().pos.0
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    event: Rc<LoggedEvent>,
+    arrived_ms: u64,
+}
+
+/// Everything that arrived lately, in order.
+#[derive(Debug, Default)]
+pub struct RecentLog {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    newest: Position,
+}
+
+impl RecentLog {
+    /// Appends `event` and forgets what is over a bound.
+    pub fn push(&mut self, event: &Rc<LoggedEvent>, now_ms: u64, limits: &Limits) {
+        self.bytes += event.event().memory_bytes();
+        self.newest = event.event().position();
+        self.entries.push_back(Entry { event: Rc::clone(event), arrived_ms: now_ms });
+        while self.entries.len() > limits.log_messages || self.bytes > limits.log_bytes {
+            self.forget_oldest();
+        }
+        self.expire(now_ms, limits);
+    }
+
+    /// Forgets what is too old.
+    pub fn expire(&mut self, now_ms: u64, limits: &Limits) {
+        while self
+            .entries
+            .front()
+            .is_some_and(|oldest| now_ms.saturating_sub(oldest.arrived_ms) > limits.log_ms)
+        {
+            self.forget_oldest();
+        }
+    }
+
+    /// The newest position seen in this epoch, also after its event was forgotten.
+    pub fn newest(&self) -> Position {
+        self.newest
+    }
+
+    /// Messages held.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some(oldest) = self.entries.pop_front() {
+            self.bytes -= oldest.event.event().memory_bytes();
+        }
+    }
+}
+
+/// The newest event of each channel, for `snapshot`.
+#[derive(Debug, Default)]
+pub struct NewestEvents {
+    by_channel: BTreeMap<Arc<str>, Rc<LoggedEvent>>,
+    /// Updates in order; an entry is stale if its channel has been updated since.
+    order: VecDeque<Rc<LoggedEvent>>,
+    bytes: usize,
+}
+
+impl NewestEvents {
+    /// Makes `event` the newest of its channel.
+    pub fn update(&mut self, event: &Rc<LoggedEvent>) {
+        self.bytes += event.event().memory_bytes();
+        let channel = Arc::clone(event.event().channel());
+        if let Some(before) = self.by_channel.insert(channel, Rc::clone(event)) {
+            self.bytes -= before.event().memory_bytes();
+        }
+        self.order.push_back(Rc::clone(event));
+        while self.by_channel.len() > NEWEST_CHANNELS_MAX || self.bytes > NEWEST_BYTES_MAX {
+            self.forget_oldest();
+        }
+        if self.order.len() > 2 * self.by_channel.len() + 1_024 {
+            let by_channel = &self.by_channel;
+            self.order.retain(|event| is_newest(by_channel, event));
+        }
+    }
+
+    /// The newest events of the channels that `pattern` matches, in order of channel name.
+    /// Cost: the channels that share the pattern's literal prefix.
+    pub fn matching<'a>(
+        &'a self,
+        pattern: &'a Pattern,
+    ) -> impl Iterator<Item = &'a Rc<LoggedEvent>> {
+        let prefix = pattern.literal_prefix();
+        self.by_channel
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
+            .take_while(move |(channel, _)| channel.starts_with(prefix))
+            .filter(move |(channel, _)| pattern.matches(channel))
+            .map(|(_, event)| event)
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some(oldest) = self.order.pop_front() else { return };
+        if is_newest(&self.by_channel, &oldest) {
+            self.by_channel.remove(oldest.event().channel());
+            self.bytes -= oldest.event().memory_bytes();
+        }
+    }
+}
+
+fn is_newest(by_channel: &BTreeMap<Arc<str>, Rc<LoggedEvent>>, event: &Rc<LoggedEvent>) -> bool {
+    by_channel.get(event.event().channel()).is_some_and(|newest| Rc::ptr_eq(newest, event))
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::event::{Incoming, StreamPos};
+    use crate::shard::simulation::limits;
+
+    pub(crate) fn logged(channel: &str, pos: u64) -> Rc<LoggedEvent> {
+        let position = Position { pos: StreamPos(pos), ts_ms: pos };
+        let incoming = Incoming { subject: channel, payload: b"{}", position };
+        Rc::new(LoggedEvent::new(Arc::new(Event::new(&incoming, channel.into(), StreamPos(0)))))
+    }
+
+    #[test]
+    fn the_log_keeps_within_each_bound() {
+        let size = logged("a", 1).event().memory_bytes();
+        let cases = [
+            (Limits { log_messages: 3, ..limits() }, 3),
+            (Limits { log_bytes: 2 * size, ..limits() }, 2),
+            (Limits { log_ms: 40, ..limits() }, 5),
+        ];
+        for (limits, expected) in cases {
+            let mut log = RecentLog::default();
+            for pos in 1..=9 {
+                log.push(&logged("a", pos), pos * 10, &limits);
+            }
+            assert_eq!(log.len(), expected);
+            assert_eq!(log.bytes(), expected * size);
+            assert_eq!(log.newest().pos, StreamPos(9));
+        }
+    }
+
+    #[test]
+    fn a_quiet_log_expires_but_remembers_its_position() {
+        let mut log = RecentLog::default();
+        let limits = Limits { log_ms: 50, ..limits() };
+        log.push(&logged("a", 7), 100, &limits);
+        log.expire(1_000, &limits);
+        assert_eq!((log.len(), log.bytes(), log.newest().pos), (0, 0, StreamPos(7)));
+    }
+
+    #[test]
+    fn newest_events_are_found_by_name_and_pattern() {
+        let mut newest = NewestEvents::default();
+        let names = ["t.A.x", "t.A.y", "t.B.x", "t.AB.x", "u.A.x"];
+        for pos in 1..=50 {
+            newest.update(&logged(names[pos as usize % 5], pos));
+        }
+        let found = |text: &str| -> Vec<u64> {
+            let pattern = Pattern::parse(text, 256).unwrap();
+            newest.matching(&pattern).map(|event| event.pos()).collect()
+        };
+        assert_eq!(found("t.A.x"), [50]);
+        assert_eq!(found("t.A.>"), [50, 46]);
+        assert_eq!(found("t.*.x"), [50, 48, 47]);
+        assert_eq!(found("nothing"), [0; 0]);
+        assert_eq!(found(">").len(), 5);
+    }
+
+    #[test]
+    fn the_least_recently_updated_channel_is_forgotten_first() {
+        let mut newest = NewestEvents::default();
+        for pos in 0..=NEWEST_CHANNELS_MAX as u64 {
+            newest.update(&logged(&format!("c{pos}"), pos + 1));
+            newest.update(&logged("often", pos + 1));
+        }
+        assert_eq!(newest.by_channel.len(), NEWEST_CHANNELS_MAX);
+        assert!(newest.order.len() <= 2 * NEWEST_CHANNELS_MAX + 1_024);
+        let has = |name: &str| newest.by_channel.contains_key(name);
+        assert!(has("often") && !has("c0") && !has("c1") && has("c2"));
+        let bytes: usize = newest.by_channel.values().map(|e| e.event().memory_bytes()).sum();
+        assert_eq!(newest.bytes, bytes);
+    }
+}

@@ -1,0 +1,538 @@
+//! A seeded simulation of one shard with many clients that subscribe, read slowly, stop reading,
+//! reset and come again, checked against a model. A failure names its seed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::Value;
+
+use super::engine::{Census, Mode, Shard, ShardSettings};
+use super::limits::Limits;
+use super::{ConnId, Now, Wire};
+use crate::channel::Pattern;
+use crate::event::{Epoch, Event, Incoming, Position, StreamPos};
+use crate::feed::{Feed, SourceStatus};
+use crate::protocol::frame::apply_mask;
+use crate::protocol::message::ClientLimits;
+
+/// The default bounds, for tests of the parts.
+pub(super) fn limits() -> Limits {
+    Limits {
+        client: ClientLimits {
+            message_bytes: 65_536,
+            commands_per_second: 50,
+            channels: 1_024,
+            channel_bytes: 256,
+            replay_messages: 100,
+            queue_messages: 256,
+            queue_bytes: 262_144,
+        },
+        connections_max: 1_000,
+        handshake_timeout_ms: 10_000,
+        heartbeat_interval_ms: 25_000,
+        idle_timeout_ms: 60_000,
+        close_timeout_ms: 5_000,
+        log_messages: 1_000,
+        log_bytes: 1 << 20,
+        log_ms: 120_000,
+    }
+}
+
+pub(super) fn shard(limits: Limits) -> Shard {
+    let mode = Mode::Channels { allowed: [Pattern::parse("t.>", 256).unwrap()].into() };
+    let census = Census::new(1);
+    let settings = ShardSettings { shard: 0, instance: "sim".into(), mode, limits, census };
+    Shard::new(settings, Now::default())
+}
+
+/// Sockets that take only so many bytes.
+#[derive(Debug, Default)]
+struct Sockets {
+    sent: HashMap<ConnId, Vec<u8>>,
+    room: HashMap<ConnId, usize>,
+    blocked: BTreeSet<(u32, u32)>,
+    gone: HashMap<ConnId, &'static str>,
+    broken: BTreeSet<(u32, u32)>,
+}
+
+impl Wire for Sockets {
+    fn send(&mut self, id: ConnId, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        if self.broken.contains(&(id.index, id.generation)) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        let room = self.room.entry(id).or_insert(usize::MAX);
+        let offered: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+        assert!(!offered.is_empty(), "an empty send");
+        let count = offered.len().min(*room);
+        if count == 0 {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        *room -= if *room == usize::MAX { 0 } else { count };
+        self.sent.entry(id).or_default().extend_from_slice(&offered[..count]);
+        Ok(count)
+    }
+
+    fn blocked(&mut self, id: ConnId) {
+        assert!(self.blocked.insert((id.index, id.generation)), "blocked twice");
+    }
+
+    fn finish(&mut self, id: ConnId) {
+        assert!(self.gone.insert(id, "finished").is_none());
+    }
+
+    fn abort(&mut self, id: ConnId) {
+        self.gone.insert(id, "aborted");
+    }
+}
+
+/// One client: what it asked for and what it must see.
+#[derive(Debug)]
+struct Client {
+    id: ConnId,
+    bytes: Vec<u8>,
+    frames: Vec<(u8, Vec<u8>)>,
+    patterns: BTreeSet<String>,
+    /// Positions that must come, by the `seq` that they must have.
+    expected: BTreeMap<u64, u64>,
+    next_seq: u64,
+    checked: usize,
+    seen: BTreeMap<u64, u64>,
+    replaying: u64,
+}
+
+struct World {
+    rng: SmallRng,
+    shard: Shard,
+    wire: Sockets,
+    now: Now,
+    pos: u64,
+    previous: HashMap<String, u64>,
+    newest: BTreeMap<String, u64>,
+    clients: Vec<Client>,
+    closed_slow: usize,
+}
+
+const REQUEST: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+    Sec-WebSocket-Version: 13\r\n\r\n";
+
+fn client_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let mask = [1, 2, 3, 4];
+    let mut out = vec![0x80 | opcode, 0x80 | 126];
+    if payload.len() < 126 {
+        out[1] = 0x80 | payload.len() as u8;
+    } else {
+        out.extend_from_slice(&(payload.len() as u16).to_be_bytes());
+    }
+    out.extend_from_slice(&mask);
+    let mut payload = payload.to_vec();
+    apply_mask(&mut payload, mask, 0);
+    out.extend(payload);
+    out
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let client = ClientLimits { queue_messages: 40, queue_bytes: 16_384, ..limits().client };
+        let mut world = Self {
+            rng: SmallRng::seed_from_u64(seed),
+            shard: shard(Limits { client, ..limits() }),
+            wire: Sockets::default(),
+            now: Now { monotonic_ms: 1_000, unix_ms: 1_700_000_000_000 },
+            pos: 0,
+            previous: HashMap::new(),
+            newest: BTreeMap::new(),
+            clients: Vec::new(),
+            closed_slow: 0,
+        };
+        let mut feed: VecDeque<Feed> =
+            [Feed::Epoch(Epoch("e".into())), Feed::Source(SourceStatus::Live)].into();
+        world.shard.publish(&mut feed, world.now, &mut world.wire);
+        world
+    }
+
+    fn connect(&mut self) {
+        let id = self.shard.accept(self.now);
+        let mut request = REQUEST.to_vec();
+        let cut = self.rng.random_range(0..request.len());
+        let (first, second) = request.split_at_mut(cut);
+        if !first.is_empty() {
+            self.shard.receive(id, first, self.now, &mut self.wire);
+        }
+        self.shard.receive(id, second, self.now, &mut self.wire);
+        self.clients.push(Client {
+            id,
+            bytes: Vec::new(),
+            frames: Vec::new(),
+            patterns: BTreeSet::new(),
+            expected: BTreeMap::new(),
+            next_seq: 1,
+            checked: 0,
+            seen: BTreeMap::new(),
+            replaying: 0,
+        });
+    }
+
+    fn send(&mut self, client: usize, text: &str) {
+        let mut frame = client_frame(1, text.as_bytes());
+        let id = self.clients[client].id;
+        let cut = self.rng.random_range(0..=frame.len());
+        let (first, second) = frame.split_at_mut(cut);
+        self.shard.receive(id, first, self.now, &mut self.wire);
+        self.shard.receive(id, second, self.now, &mut self.wire);
+    }
+
+    fn random_pattern(&mut self) -> String {
+        let tokens = ["t", ["A", "B", "*"].choose(&mut self.rng).unwrap(), "x"];
+        match self.rng.random_range(0..4) {
+            0 => format!("{}.{}.>", tokens[0], tokens[1]),
+            1 => format!("{}.{}.*", tokens[0], tokens[1]),
+            _ => {
+                format!("{}.{}.{}", tokens[0], tokens[1], ["x", "y"].choose(&mut self.rng).unwrap())
+            }
+        }
+    }
+
+    fn matches(client: &Client, channel: &str) -> bool {
+        client.patterns.iter().any(|text| Pattern::parse(text, 256).unwrap().matches(channel))
+    }
+
+    fn subscribe(&mut self, client: usize) {
+        let text = self.random_pattern();
+        let snapshot = self.rng.random_bool(0.4);
+        let state = &mut self.clients[client];
+        if snapshot {
+            let pattern = Pattern::parse(&text, 256).unwrap();
+            let mut wanted: Vec<u64> = self
+                .newest
+                .iter()
+                .filter(|(channel, _)| pattern.matches(channel) && !Self::matches(state, channel))
+                .map(|(_, pos)| *pos)
+                .collect();
+            wanted.sort_unstable();
+            for pos in wanted {
+                state.expected.insert(state.next_seq, pos);
+                state.next_seq += 1;
+            }
+        }
+        state.patterns.insert(text.clone());
+        let command =
+            format!(r#"{{"type":"subscribe","channels":["{text}"],"snapshot":{snapshot}}}"#);
+        self.send(client, &command);
+    }
+
+    fn unsubscribe(&mut self, client: usize) {
+        let texts: Vec<String> = self.clients[client].patterns.iter().cloned().collect();
+        let Some(text) = texts.choose(&mut self.rng) else { return };
+        self.clients[client].patterns.remove(text);
+        self.send(client, &format!(r#"{{"type":"unsubscribe","channels":["{text}"]}}"#));
+    }
+
+    fn replay(&mut self, client: usize) {
+        let state = &mut self.clients[client];
+        let last = state.next_seq - 1;
+        let first = last.saturating_sub(99).max(1);
+        if last == 0 {
+            return;
+        }
+        let from = self.rng.random_range(first..=last);
+        let to = self.rng.random_range(from..=last);
+        state.replaying += to - from + 1;
+        self.send(client, &format!(r#"{{"type":"replay","from_seq":{from},"to_seq":{to}}}"#));
+    }
+
+    fn publish(&mut self) {
+        let mut feed = VecDeque::new();
+        for _ in 0..self.rng.random_range(1..60) {
+            self.pos += self.rng.random_range(1..4);
+            let token = ["A", "B", "C"].choose(&mut self.rng).unwrap();
+            let channel = format!("t.{token}.{}", ["x", "y"].choose(&mut self.rng).unwrap());
+            let payload = vec![b' '; self.rng.random_range(0..900)];
+            let payload = [&payload[..], b"1"].concat();
+            let position = Position { pos: StreamPos(self.pos), ts_ms: self.pos };
+            let prev = self.previous.insert(channel.clone(), self.pos).unwrap_or(0);
+            let incoming = Incoming { subject: &channel, payload: &payload, position };
+            let event = Event::new(&incoming, channel.as_str().into(), StreamPos(prev));
+            feed.push_back(Feed::Event(Arc::new(event)));
+            self.newest.insert(channel.clone(), self.pos);
+            for client in &mut self.clients {
+                if Self::matches(client, &channel) {
+                    client.expected.insert(client.next_seq, self.pos);
+                    client.next_seq += 1;
+                }
+            }
+        }
+        while !feed.is_empty() {
+            self.shard.publish(&mut feed, self.now, &mut self.wire);
+        }
+    }
+
+    /// Sets how much each socket takes, and writes to the blocked ones as the IO layer does.
+    fn drain(&mut self, generous: bool) {
+        for index in 0..self.clients.len() {
+            let id = self.clients[index].id;
+            let room = match self.rng.random_range(0..3) {
+                _ if generous => usize::MAX,
+                0 => 0,
+                1 => self.rng.random_range(1..40),
+                _ => self.rng.random_range(1..60_000),
+            };
+            self.wire.room.insert(id, room);
+            while self.wire.blocked.contains(&(id.index, id.generation)) {
+                let mut chunk = vec![0; self.rng.random_range(1..5_000)];
+                let filled = self.shard.copy_unsent(id, &mut chunk);
+                let room = self.wire.room.get_mut(&id).unwrap();
+                let count = filled.min(*room);
+                if count == 0 {
+                    break;
+                }
+                *room -= if *room == usize::MAX { 0 } else { count };
+                self.wire.sent.entry(id).or_default().extend_from_slice(&chunk[..count]);
+                self.wire.blocked.remove(&(id.index, id.generation));
+                let is_blocked = self.shard.wrote(id, count, &mut self.wire);
+                let says = self.wire.blocked.contains(&(id.index, id.generation));
+                assert_eq!(is_blocked, says);
+            }
+        }
+    }
+
+    /// Reads what arrived and checks each event against the model.
+    fn check(&mut self) {
+        for client in &mut self.clients {
+            client.bytes.extend(self.wire.sent.remove(&client.id).unwrap_or_default());
+            client.take_frames();
+            while let Some((opcode, payload)) = client.frames.get(client.checked) {
+                client.checked += 1;
+                if *opcode != 1 {
+                    continue;
+                }
+                let message: Value = serde_json::from_slice(payload).unwrap();
+                let Some(seq) = message.get("seq").and_then(Value::as_u64) else { continue };
+                let pos = message["pos"].as_u64().unwrap();
+                assert_eq!(client.expected.get(&seq), Some(&pos), "seq {seq}");
+                match client.seen.insert(seq, pos) {
+                    None => {}
+                    Some(_) => {
+                        assert!(client.replaying > 0, "seq {seq} came twice unasked");
+                    }
+                }
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        let closed =
+            |client: &&Client| client.frames.last().is_some_and(|(opcode, _)| *opcode == 8);
+        let answering: Vec<ConnId> =
+            self.clients.iter().filter(closed).map(|client| client.id).collect();
+        for id in answering {
+            let mut close = client_frame(8, &1000_u16.to_be_bytes());
+            self.shard.receive(id, &mut close, self.now, &mut self.wire);
+        }
+        let gone = std::mem::take(&mut self.wire.gone);
+        for (id, how) in gone {
+            let Some(index) = self.clients.iter().position(|client| client.id == id) else {
+                continue;
+            };
+            let client = self.clients.swap_remove(index);
+            if how == "finished" {
+                let (opcode, payload) = client.frames.last().unwrap();
+                assert_eq!(*opcode, 8);
+                assert_eq!(payload[..2], 1008_u16.to_be_bytes());
+            }
+            self.closed_slow += 1;
+            self.shard.lost(id);
+        }
+    }
+
+    fn step(&mut self) {
+        let elapsed = self.rng.random_range(0..100);
+        self.now.monotonic_ms += elapsed;
+        self.now.unix_ms += elapsed;
+        if self.clients.is_empty() || (self.clients.len() < 12 && self.rng.random_bool(0.1)) {
+            self.connect();
+        }
+        let client = self.rng.random_range(0..self.clients.len());
+        match self.rng.random_range(0..20) {
+            0..6 => self.subscribe(client),
+            6..8 => self.unsubscribe(client),
+            8 => self.replay(client),
+            9 if self.rng.random_bool(0.2) => {
+                let id = self.clients.swap_remove(client).id;
+                self.shard.lost(id);
+            }
+            10 if self.rng.random_bool(0.1) => {
+                let id = self.clients[client].id;
+                self.wire.broken.insert((id.index, id.generation));
+            }
+            _ => self.publish(),
+        }
+        let generous = self.rng.random_bool(0.3);
+        self.drain(generous);
+        self.check();
+        self.reap();
+    }
+
+    /// Every client reads everything: what was not dropped must be there.
+    fn settle(&mut self) {
+        self.wire.broken.clear();
+        self.drain(true);
+        self.check();
+        self.reap();
+        let dropped = self.shard.stats().dropped;
+        let mut missing = 0;
+        for client in &self.clients {
+            missing += client.expected.len() as u64 - client.seen.len() as u64;
+        }
+        assert!(missing <= dropped, "{missing} missing, {dropped} dropped");
+    }
+}
+
+impl Client {
+    fn take_frames(&mut self) {
+        if self.frames.is_empty() && self.bytes.starts_with(b"HTTP") {
+            let Some(end) = self.bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+                return;
+            };
+            self.bytes.drain(..end + 4);
+        }
+        loop {
+            let (header, length) = match self.bytes[..] {
+                [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
+                [_, length, ..] if length < 126 => (2, usize::from(length)),
+                [_, 127..=255, ..] => panic!("no frame is that long"),
+                _ => return,
+            };
+            if self.bytes.len() < header + length {
+                return;
+            }
+            let first = self.bytes[0];
+            assert_eq!(first & 0xF0, 0x80, "unfragmented, no reserved bits");
+            let payload = self.bytes[header..header + length].to_vec();
+            self.frames.push((first & 0x0F, payload));
+            self.bytes.drain(..header + length);
+        }
+    }
+}
+
+#[test]
+fn many_clients_see_what_the_model_says() {
+    let (mut slow, mut dropped, mut delivered) = (0, 0, 0);
+    for seed in 0..150 {
+        let result = std::panic::catch_unwind(|| {
+            let mut world = World::new(seed);
+            for _ in 0..250 {
+                world.step();
+            }
+            world.settle();
+            (world.closed_slow, world.shard.stats())
+        });
+        let (closed, stats) =
+            result.unwrap_or_else(|_| panic!("the simulation failed, seed {seed}"));
+        slow += closed;
+        dropped += stats.dropped;
+        delivered += stats.deliveries;
+    }
+    // A simulation in which nothing happens proves nothing.
+    assert!(slow > 10 && dropped > 100 && delivered > 10_000, "{slow} {dropped} {delivered}");
+}
+
+#[test]
+fn a_silent_client_is_pinged_and_then_closed() {
+    let mut world = World::new(1);
+    world.connect();
+    world.check();
+    let id = world.clients[0].id;
+    for _ in 0..66 {
+        world.now.monotonic_ms += 1_000;
+        world.shard.tick(world.now, &mut world.wire);
+    }
+    world.check();
+    let opcodes: Vec<u8> = world.clients[0].frames.iter().map(|(opcode, _)| *opcode).collect();
+    assert_eq!(opcodes, [1, 9, 9, 8]);
+    assert_eq!(world.clients[0].frames[3].1[..2], 1001_u16.to_be_bytes());
+    assert_eq!(world.wire.gone.get(&id), Some(&"aborted"));
+    assert_eq!(world.shard.connection_count(), 0);
+}
+
+#[test]
+fn a_client_that_says_anything_stays() {
+    let mut world = World::new(1);
+    world.connect();
+    for second in 0..300 {
+        world.now.monotonic_ms += 1_000;
+        if second % 50 == 0 {
+            world.send(0, r#"{"type":"heartbeat"}"#);
+        }
+        world.shard.tick(world.now, &mut world.wire);
+    }
+    assert_eq!(world.shard.connection_count(), 1);
+}
+
+#[test]
+fn a_handshake_that_does_not_end_meets_its_deadline() {
+    let mut world = World::new(1);
+    let id = world.shard.accept(world.now);
+    for byte in REQUEST.iter().take(11) {
+        world.now.monotonic_ms += 1_000;
+        world.shard.receive(id, &mut [*byte], world.now, &mut world.wire);
+        world.shard.tick(world.now, &mut world.wire);
+    }
+    assert_eq!(world.wire.gone.get(&id), Some(&"aborted"));
+}
+
+#[test]
+fn a_client_that_asks_and_does_not_read_stops_being_read() {
+    let mut world = World::new(1);
+    world.connect();
+    let id = world.clients[0].id;
+    world.wire.room.insert(id, 0);
+    let mut sent = 0;
+    while world.shard.wants_read(id) {
+        let mut ping = client_frame(9, &[7; 125]);
+        world.shard.receive(id, &mut ping, world.now, &mut world.wire);
+        sent += 1;
+        assert!(sent < 1_000, "the pongs must fill its queue");
+    }
+    world.wire.blocked.clear();
+    world.wire.room.insert(id, usize::MAX);
+    world.shard.wrote(id, 0, &mut world.wire);
+    assert!(world.shard.wants_read(id));
+    world.check();
+    let pongs = world.clients[0].frames.iter().filter(|(opcode, _)| *opcode == 10).count();
+    assert_eq!(pongs, sent);
+}
+
+#[test]
+fn a_command_flood_is_refused_and_then_closed() {
+    let mut world = World::new(1);
+    world.connect();
+    for _ in 0..600 {
+        world.send(0, r#"{"type":"heartbeat"}"#);
+    }
+    world.check();
+    let frames = &world.clients[0].frames;
+    let (_, last) = frames.last().unwrap();
+    assert_eq!(last[..2], 1008_u16.to_be_bytes());
+    let refused = frames
+        .iter()
+        .filter(|(_, text)| text.windows(12).any(|window| window == b"rate_limited"))
+        .count();
+    assert_eq!(refused, usize::from(super::limits::COMMAND_EXCESS_MAX) + 50 - 50);
+}
+
+#[test]
+fn a_refused_connection_gets_its_response_and_then_the_end() {
+    let mut world = World::new(1);
+    world.shard.settings.limits.connections_max = 1;
+    world.connect();
+    let id = world.shard.accept(world.now);
+    world.shard.receive(id, &mut REQUEST.to_vec(), world.now, &mut world.wire);
+    let response = String::from_utf8(world.wire.sent.remove(&id).unwrap()).unwrap();
+    assert!(response.starts_with("HTTP/1.1 503 ") && response.contains("\r\nRetry-After: 5\r\n"));
+    assert_eq!(world.wire.gone.get(&id), Some(&"finished"));
+}
