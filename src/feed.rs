@@ -155,10 +155,9 @@ impl Drop for FeedReceiver {
 
 impl FeedReceiver {
     /// Moves up to `max` items into `into`, in order; returns how many.
-    pub fn drain(&self, into: &mut Vec<Feed>, max: usize) -> usize {
-        let before = into.len();
-        into.extend(self.queue.try_iter().take(max));
-        let drained = into.len() - before;
+    pub fn drain(&self, into: &mut impl Extend<Feed>, max: usize) -> usize {
+        let mut drained = 0;
+        into.extend(self.queue.try_iter().take(max).inspect(|_| drained += 1));
         if drained > 0 && self.signal.wants_space.swap(false, Ordering::SeqCst) {
             self.signal.space.notify_one();
         }

@@ -1,7 +1,38 @@
 //! odin-ws: NATS JetStream in, WebSocket out, one io_uring executor per core.
+//!
+//! ```text
+//!  main (tokio)              ingest (tokio)
+//!  signals                   source -> publisher: enveloped once
+//!      | ShardCommand             | Arc<Event>
+//!      v                          v
+//!  bounded queue per shard, one wake per batch
+//!      |                |                 |
+//!  shard 0 (core 0)  shard 1 (core 1) ... shard n: glommio executors, nothing shared
+//!  own listener, connections, subscriptions, recent log, timers
+//! ```
+//!
+//! Data goes down only: source, event, queue, shard, connection, socket. Who may use whom:
+//!
+//! ```text
+//! runtime   everything: the composition root
+//! config    the settings types of the others
+//! control   the machine, signals, logs
+//! net       shard, feed; the only code with glommio's sockets; no rules
+//! ingest    feed, event, channel; the only code that knows NATS
+//! shard     protocol, event, channel, feed's items; pure: no IO, no clock, no runtime
+//! protocol  event, channel; pure
+//! feed      event; where threads meet
+//! tail      nothing of the server: it is a client
+//! ```
+
 pub mod channel;
+pub mod config;
+pub mod control;
 pub mod event;
 pub mod feed;
 pub mod ingest;
+pub mod net;
 pub mod protocol;
+pub mod runtime;
 pub mod shard;
+pub mod tail;

@@ -1,2 +1,139 @@
-//! stub
-fn main() {}
+//! Arguments -> configuration -> run -> exit code.
+//!
+//! Exit codes: 0 ended as asked, 1 could not start or go on, 2 wrong arguments or settings, 130
+//! and 143 ended at once by a second signal.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::ArgMatches;
+use odin_ws::config::values::{ConfigErrors, Values};
+use odin_ws::config::{self, LogConfig, Machine, ServerKind, cli};
+use odin_ws::control::signals::EndSignals;
+use odin_ws::control::{log, machine};
+use odin_ws::ingest::sim::{SimulateError, simulate};
+use odin_ws::runtime::{self, RuntimeError};
+use odin_ws::tail::{self, TailError, TailSettings};
+
+/// Why a command ended badly.
+#[derive(Debug, thiserror::Error)]
+enum CommandError {
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    Simulate(#[from] SimulateError),
+    #[error(transparent)]
+    Tail(#[from] TailError),
+    #[error("the system refused to start the command: {0}")]
+    System(#[from] std::io::Error),
+}
+
+fn main() -> ExitCode {
+    let matches = cli::command().get_matches();
+    let Some((name, matches)) = matches.subcommand() else { return ExitCode::from(2) };
+    match run(name, matches) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("odin-ws: {error}");
+            ExitCode::from(if matches!(error, CommandError::Config(_)) { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(name: &str, matches: &ArgMatches) -> Result<(), CommandError> {
+    let machine = machine::look();
+    let mut values = cli::values_of(matches);
+    let log = config::log_config(&mut values, &machine);
+    match name {
+        "serve" => serve(matches, values, &machine, &log),
+        "echo" => {
+            let config = config::server_config(&mut values, &machine, ServerKind::Echo);
+            values.finish()?;
+            start_log(&log);
+            Ok(runtime::echo(&config)?)
+        }
+        "simulate" => publish_simulated(matches, values, &machine, &log),
+        _ => follow(matches, values, &log),
+    }
+}
+
+fn serve(
+    matches: &ArgMatches,
+    mut values: Values,
+    machine: &Machine,
+    log: &LogConfig,
+) -> Result<(), CommandError> {
+    let config = config::server_config(&mut values, machine, ServerKind::Serve);
+    let (source, allowed) = config::source(&mut values, machine);
+    let printed = config::print(&values, "serve");
+    values.finish()?;
+    if matches.get_flag("print-config") {
+        print!("{printed}");
+        return Ok(());
+    }
+    start_log(log);
+    Ok(runtime::serve(&config, allowed, source)?)
+}
+
+fn publish_simulated(
+    matches: &ArgMatches,
+    mut values: Values,
+    machine: &Machine,
+    log: &LogConfig,
+) -> Result<(), CommandError> {
+    let mut settings = config::simulate_settings(&mut values, machine);
+    values.finish()?;
+    start_log(log);
+    settings.count = matches.get_one("count").copied();
+    settings.duration = matches.get_one("duration-seconds").copied().map(Duration::from_secs);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let summary = runtime.block_on(async {
+        let mut signals = EndSignals::new()?;
+        let stop = async {
+            signals.next().await;
+        };
+        let summary = simulate(&settings, stop, |line| eprintln!("{line}")).await?;
+        Ok::<_, CommandError>(summary)
+    })?;
+    let seconds = summary.elapsed.as_secs_f64();
+    println!(
+        "stored {} events in {seconds:.1} s ({:.0}/s), {} failed",
+        summary.stored,
+        summary.stored as f64 / seconds.max(0.001),
+        summary.failed
+    );
+    Ok(())
+}
+
+fn follow(matches: &ArgMatches, values: Values, log: &LogConfig) -> Result<(), CommandError> {
+    values.finish()?;
+    start_log(log);
+    let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
+    let patterns = matches.get_many::<String>("patterns").unwrap_or_default().cloned().collect();
+    let summary = tail::run(&TailSettings {
+        url: text("url"),
+        patterns,
+        is_json: matches.get_flag("json"),
+        count: matches.get_one("count").copied(),
+        wants_snapshot: matches.get_flag("snapshot"),
+        reconnects: !matches.get_flag("no-reconnect"),
+    })?;
+    eprintln!("{summary}");
+    Ok(())
+}
+
+fn start_log(config: &LogConfig) {
+    log::start(config);
+    let (unknown, unused) = cli::strangers(std::env::vars().map(|(name, _)| name));
+    for name in unknown {
+        tracing::warn!(variable = %name, "this environment variable is unknown: a typing error?");
+    }
+    for name in unused {
+        tracing::warn!(
+            variable = %name,
+            "this environment variable is unused: shards have no worker pools or goroutines"
+        );
+    }
+}

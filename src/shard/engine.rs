@@ -37,16 +37,32 @@ pub enum Mode {
     Echo,
 }
 
-/// Open connections of the instance: one counter per shard, each written by its shard only.
+/// Connections and sockets of the instance: touched when one comes or goes, never per delivery.
 #[derive(Debug)]
 pub struct Census {
     open: Vec<AtomicU64>,
+    sockets: AtomicU64,
 }
 
 impl Census {
     /// Counters for so many shards.
     pub fn new(shards: usize) -> Arc<Self> {
-        Arc::new(Self { open: (0..shards).map(|_| AtomicU64::new(0)).collect() })
+        let open = (0..shards).map(|_| AtomicU64::new(0)).collect();
+        Arc::new(Self { open, sockets: AtomicU64::new(0) })
+    }
+
+    /// Counts one more socket, unless there are `max` already; whether it was counted.
+    pub fn take_socket(&self, max: u64) -> bool {
+        let is_full = self.sockets.fetch_add(1, Ordering::Relaxed) >= max;
+        if is_full {
+            self.release_socket();
+        }
+        !is_full
+    }
+
+    /// A counted socket was closed.
+    pub fn release_socket(&self) {
+        self.sockets.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Open connections of all shards.

@@ -1,0 +1,171 @@
+//! The command line, made from the table of settings.
+
+use std::collections::BTreeSet;
+
+use clap::builder::PossibleValuesParser;
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::settings::{SETTINGS, Setting, UNUSED};
+use super::values::{Origin, Values};
+
+/// Prefixes of environment variables that are ours: an unknown one is probably a typing error.
+const PREFIXES: [&str; 3] = ["WS_", "JS_", "NATS_"];
+
+/// The whole command line.
+pub fn command() -> Command {
+    Command::new("odin-ws")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("NATS JetStream in, WebSocket out: one io_uring executor per core")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(serve())
+        .subcommand(simulate())
+        .subcommand(tail())
+        .subcommand(with_settings(
+            Command::new("echo")
+                .about("Echo every message, on any path: for protocol conformance tools"),
+        ))
+}
+
+fn serve() -> Command {
+    let command = Command::new("serve")
+        .about("Push what the source publishes to every WebSocket client that subscribed")
+        .arg(
+            Arg::new("print-config")
+                .long("print-config")
+                .action(ArgAction::SetTrue)
+                .help("print the effective settings (secrets hidden) and end"),
+        );
+    with_settings(command)
+}
+
+fn simulate() -> Command {
+    let command = Command::new("simulate")
+        .about("Publish realistic token events to JetStream")
+        .arg(
+            Arg::new("count")
+                .long("count")
+                .value_name("N")
+                .value_parser(clap::value_parser!(u64))
+                .help("end after so many events"),
+        )
+        .arg(
+            Arg::new("duration-seconds")
+                .long("duration-seconds")
+                .value_name("N")
+                .value_parser(clap::value_parser!(u64))
+                .help("end after so many seconds"),
+        );
+    with_settings(command)
+}
+
+fn tail() -> Command {
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    };
+    let command = Command::new("tail")
+        .about("Subscribe to channels of a running server and print what arrives")
+        .arg(
+            Arg::new("patterns")
+                .value_name("PATTERN")
+                .num_args(1..)
+                .required(true)
+                .help("channels, or patterns with * and >"),
+        )
+        .arg(
+            Arg::new("url")
+                .long("url")
+                .default_value("ws://127.0.0.1:3002/ws")
+                .help("the server's WebSocket address"),
+        )
+        .arg(
+            Arg::new("count")
+                .long("count")
+                .value_name("N")
+                .value_parser(clap::value_parser!(u64).range(1..))
+                .help("end after so many events"),
+        )
+        .arg(flag("json", "print events as they came, one per line"))
+        .arg(flag("snapshot", "begin with the newest message of each channel"))
+        .arg(flag("no-reconnect", "end when the connection is lost"));
+    with_settings(command)
+}
+
+fn with_settings(command: Command) -> Command {
+    let name = command.get_name().to_owned();
+    let taken = SETTINGS.iter().filter(|setting| setting.scope.includes(&name));
+    taken.fold(command, |command, setting| command.arg(argument(setting)))
+}
+
+fn argument(setting: &'static Setting) -> Arg {
+    let help = match setting.default {
+        Some(default) => format!("{} [default: {default}]", setting.help),
+        None => setting.help.to_owned(),
+    };
+    let argument = Arg::new(setting.env)
+        .long(setting.flag)
+        .env(setting.env)
+        .hide_env_values(true)
+        .value_name("VALUE")
+        .help(help);
+    match setting.env {
+        "JS_STREAM_UPDATE" => argument.num_args(0..=1).default_missing_value("true"),
+        "SIM_RATE" => argument.visible_alias("rate"),
+        "SIM_TOKENS" => argument.visible_alias("tokens"),
+        "LOG_FORMAT" => argument.value_parser(PossibleValuesParser::new(["", "text", "json"])),
+        _ => argument,
+    }
+}
+
+/// The settings of a parsed subcommand.
+pub fn values_of(matches: &ArgMatches) -> Values {
+    let mut values = Values::default();
+    for setting in SETTINGS {
+        if let Ok(Some(text)) = matches.try_get_one::<String>(setting.env) {
+            let origin = match matches.value_source(setting.env) {
+                Some(ValueSource::CommandLine) => Origin::Flag,
+                _ => Origin::Environment,
+            };
+            values.set(setting, text.clone(), origin);
+        }
+    }
+    values
+}
+
+/// Names of environment variables that look like settings and are none, and of those that the
+/// predecessor had and this server does not use.
+pub fn strangers(names: impl Iterator<Item = String>) -> (Vec<String>, Vec<String>) {
+    let known: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.env).collect();
+    let (mut unknown, mut unused) = (Vec::new(), Vec::new());
+    for name in names {
+        if UNUSED.contains(&name.as_str()) {
+            unused.push(name);
+        } else if PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+            && !known.contains(name.as_str())
+        {
+            unknown.push(name);
+        }
+    }
+    unknown.sort();
+    unused.sort();
+    (unknown, unused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn typing_errors_are_noticed() {
+        let names = ["WS_ADR", "WS_ADDR", "PATH", "NATS_SUBJECT", "WS_MAX_GOROUTINES", "JS_X"];
+        let (unknown, unused) = strangers(names.iter().map(|name| (*name).to_owned()));
+        assert_eq!(unknown, ["JS_X", "NATS_SUBJECT", "WS_ADR"]);
+        assert_eq!(unused, ["WS_MAX_GOROUTINES"]);
+    }
+}

@@ -1,0 +1,142 @@
+//! The settings of the source, of NATS and of the simulator.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Machine;
+use super::instance;
+use super::secret::Secret;
+use super::values::Values;
+use crate::channel::Pattern;
+use crate::ingest::sim::{SimSettings, SimulateSettings};
+use crate::ingest::{
+    CoreSettings, JetStreamSettings, NatsSettings, Source, StreamSettings, is_valid_stream_name,
+};
+
+const SUBJECTS: &[&str] = &["odin.token.>", "odin.global.>"];
+
+/// What the core source serves beside [`SUBJECTS`]: the older hierarchies.
+const OLDER_SUBJECTS: &[&str] = &[
+    "token.*.update",
+    "global.>",
+    "odin.tokens.*.price",
+    "odin.tokens.*.volume",
+    "odin.tokens.batch.update",
+    "odin.market.statistics",
+    "odin.system.health",
+];
+
+const SUBJECT_BYTES_MAX: usize = 256;
+
+/// The source that `serve` is to use, and the patterns that cover what it serves.
+pub fn source(values: &mut Values, machine: &Machine) -> (Source, Arc<[Pattern]>) {
+    let has_broker = values.optional("NATS_URL").is_some();
+    let default = if has_broker { "jetstream" } else { "sim" };
+    let name = values.optional("WS_SOURCE").unwrap_or_else(|| default.to_owned());
+    if !matches!(name.as_str(), "sim" | "jetstream" | "core") {
+        values.refuse("WS_SOURCE", "must be sim, jetstream or core".into());
+    } else if name != "sim" && !has_broker {
+        let problem = format!("is missing: the {name} source needs it, such as nats://host:4222");
+        values.refuse("NATS_URL", problem);
+    }
+    if values.optional("JS_CONSUMER_MODE").is_some_and(|mode| mode != "ordered") {
+        values.refuse("JS_CONSUMER_MODE", "must be ordered, the only mode so far".into());
+    }
+    let sim = sim_settings(values);
+    let stream = stream_settings(values);
+    let nats = nats_settings(values, machine);
+    match name.as_str() {
+        "core" => {
+            let defaults = [SUBJECTS, OLDER_SUBJECTS].concat();
+            let subjects = subjects(values, &defaults);
+            (Source::Core(CoreSettings { nats, subjects: subjects.to_vec() }), subjects)
+        }
+        "jetstream" => {
+            let settings = JetStreamSettings { nats, stream };
+            (Source::JetStream(Box::new(settings)), subjects(values, SUBJECTS))
+        }
+        _ => (Source::Sim(sim), subjects(values, SUBJECTS)),
+    }
+}
+
+/// The settings of `simulate`; what ends it comes from the command line alone.
+pub fn simulate_settings(values: &mut Values, machine: &Machine) -> SimulateSettings {
+    if values.optional("NATS_URL").is_none() {
+        let problem = "is missing: simulate publishes to NATS, such as nats://127.0.0.1:4222";
+        values.refuse("NATS_URL", problem.into());
+    }
+    SimulateSettings {
+        nats: nats_settings(values, machine),
+        stream: stream_settings(values),
+        sim: sim_settings(values),
+        count: None,
+        duration: None,
+    }
+}
+
+fn sim_settings(values: &mut Values) -> SimSettings {
+    let tokens = values.number("SIM_TOKENS", 1, 100_000) as usize;
+    let rate = values.parsed("SIM_RATE", "events per second, from 0 to 100000");
+    if !(0.0..=100_000.0).contains(&rate) {
+        values.refuse("SIM_RATE", "must be events per second, from 0 to 100000".into());
+    }
+    SimSettings { tokens, rate, seed: rand::random() }
+}
+
+fn nats_settings(values: &mut Values, machine: &Machine) -> NatsSettings {
+    let secret = |values: &Values, env| values.optional(env).map(Secret::new);
+    let settings = NatsSettings {
+        urls: values.list("NATS_URL"),
+        creds_file: values.optional("NATS_CREDS_FILE"),
+        user: values.optional("NATS_USER"),
+        password: secret(values, "NATS_PASSWORD"),
+        token: secret(values, "NATS_TOKEN"),
+        ca_file: values.optional("NATS_CA_FILE"),
+        name: instance(values, machine),
+    };
+    if settings.password.is_some() && settings.user.is_none() {
+        values.refuse("NATS_PASSWORD", "needs NATS_USER beside it".into());
+    }
+    if values.optional("NATS_URL").is_some() && settings.urls.is_empty() {
+        values.refuse("NATS_URL", "holds no address: write nats://host:4222".into());
+    }
+    settings
+}
+
+fn stream_settings(values: &mut Values) -> StreamSettings {
+    let name = values.optional("JS_STREAM_NAME").unwrap_or_default();
+    if !is_valid_stream_name(&name) {
+        let problem = "must be a stream name: no spaces, dots, *, > or slashes";
+        values.refuse("JS_STREAM_NAME", problem.into());
+    }
+    let max_age = values.duration("JS_STREAM_MAX_AGE");
+    if max_age < Duration::from_millis(100) {
+        values.refuse("JS_STREAM_MAX_AGE", "must be at least 100ms".into());
+    }
+    let count_max = i64::MAX as u64;
+    StreamSettings {
+        name,
+        subjects: subjects(values, SUBJECTS).iter().map(ToString::to_string).collect(),
+        max_age,
+        max_messages: values.number("JS_STREAM_MAX_MSGS", 1, count_max) as i64,
+        max_bytes: values.number("JS_STREAM_MAX_BYTES", 1_024, count_max) as i64,
+        replicas: values.number("JS_STREAM_REPLICAS", 1, 5) as usize,
+        update: values.flag("JS_STREAM_UPDATE"),
+    }
+}
+
+/// The patterns of NATS_SUBJECTS, or these defaults.
+fn subjects(values: &mut Values, defaults: &[&str]) -> Arc<[Pattern]> {
+    let mut texts = values.list("NATS_SUBJECTS");
+    if texts.is_empty() {
+        texts = defaults.iter().map(|text| (*text).to_owned()).collect();
+    }
+    let mut patterns = Vec::new();
+    for text in texts {
+        match Pattern::parse(&text, SUBJECT_BYTES_MAX) {
+            Ok(pattern) => patterns.push(pattern),
+            Err(error) => values.refuse("NATS_SUBJECTS", format!("{text:?}: {error}")),
+        }
+    }
+    patterns.into()
+}

@@ -1,0 +1,122 @@
+//! The machine that the server runs on: what it offers, and whether io_uring works.
+
+use std::fs;
+use std::io::IsTerminal as _;
+
+use glommio::{LocalExecutorBuilder, Placement};
+
+use crate::config::Machine;
+
+/// io_uring cannot be used here. The machine's or the container's fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UringError {
+    /// Switched off by the kernel's setting.
+    #[error(
+        "io_uring is switched off (kernel.io_uring_disabled = {setting}): allow it with \
+         `sysctl -w kernel.io_uring_disabled=0`"
+    )]
+    Sysctl {
+        /// The value of the setting.
+        setting: u8,
+    },
+    /// Refused although the setting allows it: a seccomp profile.
+    #[error(
+        "io_uring is blocked, probably by the container's seccomp profile: run the container \
+         with a profile that allows io_uring_setup, io_uring_enter and io_uring_register, such \
+         as `--security-opt seccomp=unconfined`"
+    )]
+    Seccomp,
+    /// Not in this kernel.
+    #[error("this kernel has no io_uring: Linux 5.8 or newer is needed")]
+    Missing,
+    /// Too little memory may be locked.
+    #[error(
+        "io_uring may not lock enough memory: raise it with `ulimit -l 8192`, LimitMEMLOCK= in \
+         the systemd unit, or `--ulimit memlock=-1` for a container"
+    )]
+    Memlock,
+    /// Too few descriptors.
+    #[error("too few descriptors for io_uring: raise them with `ulimit -n 200000`")]
+    Descriptors,
+    /// Anything else.
+    #[error("io_uring does not work here: {0}")]
+    Other(String),
+}
+
+/// What the machine offers. The soft limit of descriptors is raised to the hard one.
+pub fn look() -> Machine {
+    let cores = core_affinity::get_core_ids().map_or(1, |ids| ids.len().max(1));
+    let host_name = fs::read_to_string("/proc/sys/kernel/hostname")
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_else(|_| "odin-ws".into());
+    Machine {
+        cores,
+        descriptors: raise_descriptors(),
+        host_name,
+        is_terminal: std::io::stderr().is_terminal(),
+    }
+}
+
+/// The executor of one shard, pinned to `cpu`. The figures: an io_memory of 64 KiB, for the
+/// server does no file IO through it and the default pins 10 MiB; a preempt timer of 1 ms, for
+/// with the default of 100 ms a busy shard would see its sockets that late.
+pub fn executor(cpu: usize, name: &str) -> LocalExecutorBuilder {
+    LocalExecutorBuilder::new(Placement::Fixed(cpu))
+        .name(name)
+        .io_memory(65_536)
+        .ring_depth(256)
+        .preempt_timer(std::time::Duration::from_millis(1))
+}
+
+/// The cores that this process may run on, by number.
+pub fn cpus() -> Vec<usize> {
+    core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
+}
+
+/// Starts and ends one executor, so that a machine without io_uring is told of in one line.
+///
+/// # Errors
+/// Why it does not work, and the fix.
+pub fn check_io_uring(cpu: usize) -> Result<(), UringError> {
+    // Setting up an executor can panic deep inside when the kernel refuses a part of it; the
+    // thread keeps that from the process, and the hook keeps it off the screen.
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let attempt = std::thread::spawn(move || {
+        executor(cpu, "probe").make().map(drop).map_err(|error| {
+            let os_error = std::io::Error::from(error);
+            (os_error.raw_os_error(), os_error.to_string())
+        })
+    })
+    .join();
+    std::panic::set_hook(hook);
+    match attempt {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err((code, text))) => Err(explain(code, text)),
+        Err(_) => Err(explain(None, "the executor could not be set up".into())),
+    }
+}
+
+fn explain(code: Option<i32>, text: String) -> UringError {
+    let setting = fs::read_to_string("/proc/sys/kernel/io_uring_disabled")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0);
+    match code {
+        _ if setting > 0 => UringError::Sysctl { setting },
+        Some(libc::EPERM | libc::EACCES) => UringError::Seccomp,
+        Some(libc::ENOSYS) => UringError::Missing,
+        Some(libc::ENOMEM) => UringError::Memlock,
+        Some(libc::EMFILE | libc::ENFILE) => UringError::Descriptors,
+        _ => UringError::Other(text),
+    }
+}
+
+fn raise_descriptors() -> u64 {
+    let resource = rlimit::Resource::NOFILE;
+    let Ok((soft, hard)) = resource.get() else { return 1_024 };
+    match resource.set(hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    }
+}

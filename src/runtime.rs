@@ -1,0 +1,203 @@
+//! The composition root: threads, their queues, their start and their end.
+//!
+//! ```text
+//! main (tokio)      signals; tells the others to end
+//! ingest (tokio)    the source; one queue to each shard
+//! shard-0..n        glommio executors, one per core
+//! ```
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use glommio::ExecutorJoinHandle;
+use tokio::sync::{mpsc, watch};
+
+use crate::channel::Pattern;
+use crate::config::ServerConfig;
+use crate::control::machine::{self, UringError};
+use crate::control::signals::EndSignals;
+use crate::feed::{FEED_CAPACITY, FeedReceiver, FeedSender, feed};
+use crate::ingest::{IngestError, Publisher, Source};
+use crate::net::{self, ListenError, ShardCommand, WorkerSettings};
+use crate::shard::{Census, Mode, ShardSettings};
+
+/// How long shards have to end after they were told to; their own grace is shorter.
+const SHUT_DOWN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why the server could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// The address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// io_uring cannot be used.
+    #[error(transparent)]
+    Uring(#[from] UringError),
+    /// The source cannot work as it is configured.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// The system refused a thread or a signal handler.
+    #[error("the system refused to start the server: {0}")]
+    System(#[from] io::Error),
+    /// A shard ended by itself: a bug of ours, which its log tells of.
+    #[error("a shard ended unexpectedly; please report the panic above")]
+    ShardEnded,
+}
+
+/// Runs `serve`: channels fed by `source`; ends at a signal.
+///
+/// # Errors
+/// Why it could not start or go on.
+pub fn serve(
+    config: &ServerConfig,
+    allowed: Arc<[Pattern]>,
+    source: Source,
+) -> Result<(), RuntimeError> {
+    source.check()?;
+    let name = source.name();
+    let (senders, receivers) = (0..config.shards).map(|_| feed(FEED_CAPACITY)).unzip();
+    let shards = Shards::start(config, &Mode::Channels { allowed }, receivers)?;
+    tracing::info!(addr = %shards.addr, shards = config.shards, source = name, "listening");
+    block_on(run(shards, Some((source, senders))))
+}
+
+/// Runs `echo`; ends at a signal.
+///
+/// # Errors
+/// Why it could not start or go on.
+pub fn echo(config: &ServerConfig) -> Result<(), RuntimeError> {
+    let shards = Shards::start(config, &Mode::Echo, Vec::new())?;
+    tracing::info!(addr = %shards.addr, shards = config.shards, "listening");
+    block_on(run(shards, None))
+}
+
+fn block_on(server: impl Future<Output = Result<(), RuntimeError>>) -> Result<(), RuntimeError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(server)
+}
+
+/// Says that a shard has ended, also when it panicked.
+struct EndNotice(mpsc::Sender<()>);
+
+impl Drop for EndNotice {
+    fn drop(&mut self) {
+        // Full only if more shards ended than there are.
+        self.0.try_send(()).unwrap_or_default();
+    }
+}
+
+/// The running shards.
+struct Shards {
+    addr: SocketAddr,
+    threads: Vec<ExecutorJoinHandle<()>>,
+    commands: Vec<mpsc::Sender<ShardCommand>>,
+    /// Each shard says here that it has ended.
+    ended: mpsc::Receiver<()>,
+}
+
+impl Shards {
+    fn start(
+        config: &ServerConfig,
+        mode: &Mode,
+        feeds: Vec<FeedReceiver>,
+    ) -> Result<Self, RuntimeError> {
+        let cpus = machine::cpus();
+        let cpu_of = |shard: usize| cpus.get(shard % cpus.len().max(1)).copied().unwrap_or(0);
+        machine::check_io_uring(cpu_of(0))?;
+        let (listeners, addr) = net::listen(&config.listen, config.shards)?;
+        let census = Census::new(config.shards);
+        let (has_ended, ended) = mpsc::channel(config.shards);
+        let mut feeds = feeds.into_iter();
+        let mut shards = Self { addr, threads: Vec::new(), commands: Vec::new(), ended };
+        for (shard, listener) in listeners.into_iter().enumerate() {
+            let (sender, commands) = mpsc::channel(1);
+            let settings = WorkerSettings {
+                shard: ShardSettings {
+                    shard,
+                    instance: Arc::clone(&config.instance),
+                    mode: mode.clone(),
+                    limits: config.limits.clone(),
+                    census: Arc::clone(&census),
+                },
+                listener,
+                feed: feeds.next(),
+                commands,
+                sockets_max: config.sockets_max,
+            };
+            let notice = EndNotice(has_ended.clone());
+            let thread = machine::executor(cpu_of(shard), "shard").spawn(move || async move {
+                let _notice = notice;
+                net::run(settings).await;
+            });
+            shards.threads.push(thread.map_err(io::Error::from)?);
+            shards.commands.push(sender);
+        }
+        Ok(shards)
+    }
+
+    fn tell(&self, command: ShardCommand) {
+        for shard in &self.commands {
+            // A shard that has ended needs no command.
+            shard.try_send(command).unwrap_or_default();
+        }
+    }
+
+    /// Waits until every shard has ended, or the deadline.
+    async fn end(mut self) -> Result<(), RuntimeError> {
+        let mut running = self.threads.len();
+        let all = async {
+            while running > 0 && self.ended.recv().await.is_some() {
+                running -= 1;
+            }
+        };
+        if tokio::time::timeout(SHUT_DOWN_DEADLINE, all).await.is_err() {
+            tracing::warn!("connections did not end in time, ending without them");
+            return Ok(());
+        }
+        for thread in self.threads {
+            thread.join().map_err(|_| RuntimeError::ShardEnded)?;
+        }
+        Ok(())
+    }
+}
+
+async fn run(
+    mut shards: Shards,
+    source: Option<(Source, Vec<FeedSender>)>,
+) -> Result<(), RuntimeError> {
+    let mut signals = EndSignals::new()?;
+    let (stop, stopped) = watch::channel(false);
+    if let Some((source, senders)) = source {
+        spawn_ingest(source, senders, stopped)?;
+    }
+    let outcome = tokio::select! {
+        (name, _) = signals.next() => {
+            tracing::info!(signal = name, "shutting down");
+            Ok(())
+        }
+        _ = shards.ended.recv() => Err(RuntimeError::ShardEnded),
+    };
+    // The source may have ended already.
+    stop.send(true).unwrap_or_default();
+    shards.tell(ShardCommand::ShutDown);
+    tokio::select! {
+        ended = shards.end() => outcome.and(ended),
+        (name, code) = signals.next() => {
+            tracing::warn!(signal = name, "ending at once");
+            std::process::exit(code)
+        }
+    }
+}
+
+fn spawn_ingest(
+    source: Source,
+    senders: Vec<FeedSender>,
+    stopped: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("ingest".into()).spawn(move || {
+        runtime.block_on(crate::ingest::run(source, Publisher::new(senders), stopped));
+    })?;
+    Ok(())
+}
