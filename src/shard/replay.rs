@@ -66,6 +66,7 @@ impl ReplayRing {
     }
 
     /// Bytes of memory that the references take.
+    #[cfg(test)]
     pub fn memory_bytes(&self) -> usize {
         self.events.capacity() * size_of::<Rc<LoggedEvent>>()
     }

@@ -1,0 +1,18 @@
+//! What the tests over real sockets share: the built server, a client, a real nats-server.
+//!
+//! Waiting is always for something that happens, with [`GUARD`] against hanging; nothing is
+//! asserted about how long it took.
+#![allow(dead_code, unused_imports, reason = "each test file uses a part")]
+
+pub mod client;
+pub mod nats;
+pub mod server;
+
+use std::time::Duration;
+
+pub use client::Client;
+pub use nats::Nats;
+pub use server::Server;
+
+/// After so long a test that waits has failed.
+pub const GUARD: Duration = Duration::from_secs(30);
