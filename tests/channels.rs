@@ -1,6 +1,8 @@
 //! The protocol over real sockets, on the built-in simulator: each statement of docs/protocol.md
 //! about messages, commands and their errors.
 
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
 mod support;
 
 use std::collections::HashMap;
@@ -10,7 +12,9 @@ use support::{Client, Server};
 use tungstenite::Message;
 
 fn server() -> Server {
-    Server::serve(&["--source", "sim", "--sim-tokens", "5", "--sim-rate", "200"])
+    let server = Server::serve(&["--source", "sim", "--sim-tokens", "5", "--sim-rate", "200"]);
+    server.wait_ready(200);
+    server
 }
 
 fn rejection(answer: &Value, channel: &str) -> String {

@@ -82,6 +82,7 @@ pub(super) async fn run(
         tracker: Tracker::default(),
         retry: Retry::default(),
         is_known: false,
+        is_filtered: false,
     };
     loop {
         let error = match reader.session(publisher, &mut stop).await {
@@ -112,6 +113,8 @@ struct Reader<'a> {
     retry: Retry,
     /// Whether the stream was reached before.
     is_known: bool,
+    /// Whether the stream stores more than what is served.
+    is_filtered: bool,
 }
 
 impl Reader<'_> {
@@ -125,7 +128,7 @@ impl Reader<'_> {
             opened = self.open(publisher) => opened,
             () = stopped(stop) => return SessionError::Stopped,
         };
-        let (mut connection, consumer, is_filtered) = match opened {
+        let (mut connection, consumer) = match opened {
             Ok(opened) => opened,
             Err(error) => return error,
         };
@@ -139,7 +142,7 @@ impl Reader<'_> {
             Ok(messages) => messages,
             Err(error) => return SessionError::Consumer(cause(&error)),
         };
-        let ended = self.read(messages, &mut connection, is_filtered, publisher, stop).await;
+        let ended = self.read(messages, &mut connection, publisher, stop).await;
         match ended {
             Ok(never) => match never {},
             Err(error) => error,
@@ -150,7 +153,7 @@ impl Reader<'_> {
     async fn open(
         &mut self,
         publisher: &mut Publisher,
-    ) -> Result<(Connection, Consumer<pull::Config>, bool), SessionError> {
+    ) -> Result<(Connection, Consumer<pull::Config>), SessionError> {
         let connection = self.settings.nats.connect().await?;
         let context = jetstream::new(connection.client.clone());
         let stream = self.settings.stream.ensure(&context, self.is_known).await?;
@@ -166,7 +169,7 @@ impl Reader<'_> {
         }
         let is_first = !std::mem::replace(&mut self.is_known, true);
         let filters = self.filters(&info.config.subjects);
-        let is_filtered = !filters.is_empty();
+        self.is_filtered = !filters.is_empty();
         let consumer = self.make_consumer(&connection, &stream, filters).await?;
         let pending = consumer.cached_info().num_pending;
         tracing::info!(
@@ -182,7 +185,7 @@ impl Reader<'_> {
         if pending == 0 {
             self.retry.succeeded();
         }
-        Ok((connection, consumer, is_filtered))
+        Ok((connection, consumer))
     }
 
     async fn make_consumer(
@@ -235,7 +238,6 @@ impl Reader<'_> {
         &mut self,
         mut messages: Messages,
         connection: &mut Connection,
-        is_filtered: bool,
         publisher: &mut Publisher,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<std::convert::Infallible, SessionError> {
@@ -253,7 +255,7 @@ impl Reader<'_> {
                 }
             };
             match next {
-                Some(Ok(message)) => self.take(&message, is_filtered, publisher).await?,
+                Some(Ok(message)) => self.take(&message, publisher).await?,
                 Some(Err(error)) => return Err(SessionError::Read(cause(&error))),
                 None => return Err(SessionError::Read("the consumer ended".into())),
             }
@@ -266,7 +268,6 @@ impl Reader<'_> {
     async fn take(
         &mut self,
         message: &Message,
-        is_filtered: bool,
         publisher: &mut Publisher,
     ) -> Result<(), SessionError> {
         let info = message.info().map_err(|_| SessionError::NotJetStream)?;
@@ -275,7 +276,7 @@ impl Reader<'_> {
             Verdict::Duplicate => {}
             Verdict::Take => {
                 let subject = message.subject.as_str();
-                if !is_filtered || self.served.iter().any(|served| served.matches(subject)) {
+                if !self.is_filtered || self.served.iter().any(|served| served.matches(subject)) {
                     let position = Position {
                         pos: StreamPos(info.stream_sequence),
                         ts_ms: milliseconds(info.published.unix_timestamp_nanos()),
@@ -331,6 +332,7 @@ mod tests {
                 tracker: Tracker::default(),
                 retry: Retry::default(),
                 is_known: false,
+                is_filtered: false,
             };
             assert_eq!(reader.filters(&owned(stored)), owned(expected), "{served:?} {stored:?}");
         }

@@ -136,7 +136,13 @@ impl StreamSettings {
         differences: &[String],
     ) -> Result<Stream<Info>, StreamError> {
         let wanted = self.config();
+        // NATS refuses a window for duplicates that is longer than a message's life.
+        let duplicate_window = match self.max_age {
+            Duration::ZERO => existing.duplicate_window,
+            max_age => existing.duplicate_window.min(max_age),
+        };
         let config = Config {
+            duplicate_window,
             subjects: wanted.subjects,
             max_age: wanted.max_age,
             max_messages: wanted.max_messages,

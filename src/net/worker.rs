@@ -16,7 +16,7 @@ use socket2::Socket;
 use tokio::sync::mpsc::Receiver;
 
 use super::socket::{Sockets, serve};
-use crate::feed::FeedReceiver;
+use crate::feed::{Feed, FeedReceiver};
 use crate::shard::{Census, ConnId, Now, Shard, ShardSettings, Stats};
 
 /// Items taken from the feed at a time.
@@ -76,6 +76,11 @@ impl Worker {
             monotonic_ms: self.started.elapsed().as_millis() as u64,
             unix_ms: since_epoch.as_millis() as u64,
         }
+    }
+
+    fn publish(&self, batch: &mut VecDeque<Feed>) {
+        let mut sockets = self.sockets.borrow_mut();
+        self.shard.borrow_mut().publish(batch, self.now(), &mut *sockets);
     }
 
     pub(super) fn accepted(&self) -> ConnId {
@@ -161,10 +166,7 @@ async fn consume(worker: Rc<Worker>, feed: FeedReceiver) {
     while feed.ready().await {
         feed.drain(&mut batch, FEED_BATCH);
         while !batch.is_empty() {
-            let now = worker.now();
-            let mut sockets = worker.sockets.borrow_mut();
-            worker.shard.borrow_mut().publish(&mut batch, now, &mut *sockets);
-            drop(sockets);
+            worker.publish(&mut batch);
             executor().yield_if_needed().await;
         }
     }

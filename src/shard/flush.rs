@@ -81,7 +81,8 @@ impl Shard {
         if waiting(self) >= ANSWER_BYTES_PAUSE {
             self.flush(id, wire);
         }
-        if waiting(self) >= ANSWER_BYTES_MAX {
+        let max = ANSWER_BYTES_MAX.max(2 * self.settings.limits.client.message_bytes);
+        if waiting(self) >= max {
             self.stats.slow_closed += 1;
             self.abort(id, wire);
         }

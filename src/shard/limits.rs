@@ -8,8 +8,9 @@ pub const FRAMES_PER_SEND: usize = 32;
 /// Bytes of answers (not events) that may wait for a connection before its reading pauses.
 pub const ANSWER_BYTES_PAUSE: usize = 65_536;
 
-/// Bytes of answers that may wait at all: what one read (64 KiB) of the cheapest commands can
-/// ask for, many times over. Beyond it the client is closed as a slow one.
+/// Bytes of answers that may wait at all, or twice the longest message if that is more: what one
+/// read (64 KiB) of the cheapest commands can ask for, many times over. Beyond it the client is
+/// cut off as a slow one.
 pub const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// Messages of one snapshot.

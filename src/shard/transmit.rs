@@ -88,8 +88,9 @@ impl Heads {
         }
         let mut slices = [IoSlice::new(&[]); FRAMES_PER_SEND * 2];
         let (mut used, mut total, mut skip) = (0, 0, skip);
-        for index in 0..count {
-            for part in [&self.bytes[index][..self.lengths[index]], tails[index]] {
+        let heads = self.bytes.iter().zip(self.lengths).map(|(bytes, length)| &bytes[..length]);
+        for (head, tail) in heads.zip(tails).take(count) {
+            for part in [head, tail] {
                 let cut = skip.min(part.len());
                 skip -= cut;
                 let part = &part[cut..];

@@ -3,6 +3,7 @@
 //! Waiting is always for something that happens, with [`GUARD`] against hanging; nothing is
 //! asserted about how long it took.
 #![allow(dead_code, unused_imports, reason = "each test file uses a part")]
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
 pub mod client;
 pub mod nats;

@@ -149,8 +149,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // Gone already if the test ended it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        drop(self.child.kill());
+        drop(self.child.wait());
     }
 }
 

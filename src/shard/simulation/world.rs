@@ -2,7 +2,6 @@
 //! reset and come again, checked against a model. A failure names its seed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::io::{self, IoSlice};
 use std::sync::Arc;
 
 use rand::rngs::SmallRng;
@@ -10,91 +9,21 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
 
-use super::engine::{Census, Mode, Shard, ShardSettings};
-use super::limits::Limits;
-use super::{ConnId, Now, Wire};
+use super::{REQUEST, Sockets, client_frame, limits, shard};
 use crate::channel::Pattern;
 use crate::event::{Epoch, Event, Incoming, Position, StreamPos};
 use crate::feed::{Feed, SourceStatus};
-use crate::protocol::frame::apply_mask;
 use crate::protocol::message::ClientLimits;
-
-/// The default bounds, for tests of the parts.
-pub(super) fn limits() -> Limits {
-    Limits {
-        client: ClientLimits {
-            message_bytes: 65_536,
-            commands_per_second: 50,
-            channels: 1_024,
-            channel_bytes: 256,
-            replay_messages: 100,
-            queue_messages: 256,
-            queue_bytes: 262_144,
-        },
-        connections_max: 1_000,
-        handshake_timeout_ms: 10_000,
-        heartbeat_interval_ms: 25_000,
-        idle_timeout_ms: 60_000,
-        close_timeout_ms: 5_000,
-        log_messages: 1_000,
-        log_bytes: 1 << 20,
-        log_ms: 120_000,
-    }
-}
-
-pub(super) fn shard(limits: Limits) -> Shard {
-    let mode = Mode::Channels { allowed: [Pattern::parse("t.>", 256).unwrap()].into() };
-    let census = Census::new(1);
-    let settings = ShardSettings { shard: 0, instance: "sim".into(), mode, limits, census };
-    Shard::new(settings, Now::default())
-}
-
-/// Sockets that take only so many bytes.
-#[derive(Debug, Default)]
-struct Sockets {
-    sent: HashMap<ConnId, Vec<u8>>,
-    room: HashMap<ConnId, usize>,
-    blocked: BTreeSet<(u32, u32)>,
-    gone: HashMap<ConnId, &'static str>,
-    broken: BTreeSet<(u32, u32)>,
-}
-
-impl Wire for Sockets {
-    fn send(&mut self, id: ConnId, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        if self.broken.contains(&(id.index, id.generation)) {
-            return Err(io::ErrorKind::ConnectionReset.into());
-        }
-        let room = self.room.entry(id).or_insert(usize::MAX);
-        let offered: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
-        assert!(!offered.is_empty(), "an empty send");
-        let count = offered.len().min(*room);
-        if count == 0 {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        *room -= if *room == usize::MAX { 0 } else { count };
-        self.sent.entry(id).or_default().extend_from_slice(&offered[..count]);
-        Ok(count)
-    }
-
-    fn blocked(&mut self, id: ConnId) {
-        assert!(self.blocked.insert((id.index, id.generation)), "blocked twice");
-    }
-
-    fn finish(&mut self, id: ConnId) {
-        assert!(self.gone.insert(id, "finished").is_none());
-    }
-
-    fn abort(&mut self, id: ConnId) {
-        self.gone.insert(id, "aborted");
-    }
-}
+use crate::shard::engine::Shard;
+use crate::shard::limits::Limits;
+use crate::shard::{ConnId, Now};
 
 /// One client: what it asked for and what it must see.
 #[derive(Debug)]
-struct Client {
-    id: ConnId,
+pub(super) struct Client {
+    pub id: ConnId,
     bytes: Vec<u8>,
-    frames: Vec<(u8, Vec<u8>)>,
+    pub frames: Vec<(u8, Vec<u8>)>,
     patterns: BTreeSet<String>,
     /// Positions that must come, by the `seq` that they must have.
     expected: BTreeMap<u64, u64>,
@@ -104,39 +33,20 @@ struct Client {
     replaying: u64,
 }
 
-struct World {
-    rng: SmallRng,
-    shard: Shard,
-    wire: Sockets,
-    now: Now,
+pub(super) struct World {
+    pub rng: SmallRng,
+    pub shard: Shard,
+    pub wire: Sockets,
+    pub now: Now,
     pos: u64,
     previous: HashMap<String, u64>,
     newest: BTreeMap<String, u64>,
-    clients: Vec<Client>,
+    pub clients: Vec<Client>,
     closed_slow: usize,
 }
 
-const REQUEST: &[u8] = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
-    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-    Sec-WebSocket-Version: 13\r\n\r\n";
-
-fn client_frame(opcode: u8, payload: &[u8]) -> Vec<u8> {
-    let mask = [1, 2, 3, 4];
-    let mut out = vec![0x80 | opcode, 0x80 | 126];
-    if payload.len() < 126 {
-        out[1] = 0x80 | payload.len() as u8;
-    } else {
-        out.extend_from_slice(&(payload.len() as u16).to_be_bytes());
-    }
-    out.extend_from_slice(&mask);
-    let mut payload = payload.to_vec();
-    apply_mask(&mut payload, mask, 0);
-    out.extend(payload);
-    out
-}
-
 impl World {
-    fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         let client = ClientLimits { queue_messages: 40, queue_bytes: 16_384, ..limits().client };
         let mut world = Self {
             rng: SmallRng::seed_from_u64(seed),
@@ -155,7 +65,7 @@ impl World {
         world
     }
 
-    fn connect(&mut self) {
+    pub(super) fn connect(&mut self) {
         let id = self.shard.accept(self.now);
         let mut request = REQUEST.to_vec();
         let cut = self.rng.random_range(0..request.len());
@@ -177,7 +87,7 @@ impl World {
         });
     }
 
-    fn send(&mut self, client: usize, text: &str) {
+    pub(super) fn send(&mut self, client: usize, text: &str) {
         let mut frame = client_frame(1, text.as_bytes());
         let id = self.clients[client].id;
         let cut = self.rng.random_range(0..=frame.len());
@@ -301,7 +211,7 @@ impl World {
     }
 
     /// Reads what arrived and checks each event against the model.
-    fn check(&mut self) {
+    pub(super) fn check(&mut self) {
         for client in &mut self.clients {
             client.bytes.extend(self.wire.sent.remove(&client.id).unwrap_or_default());
             client.take_frames();
@@ -439,100 +349,4 @@ fn many_clients_see_what_the_model_says() {
     }
     // A simulation in which nothing happens proves nothing.
     assert!(slow > 10 && dropped > 100 && delivered > 10_000, "{slow} {dropped} {delivered}");
-}
-
-#[test]
-fn a_silent_client_is_pinged_and_then_closed() {
-    let mut world = World::new(1);
-    world.connect();
-    world.check();
-    let id = world.clients[0].id;
-    for _ in 0..66 {
-        world.now.monotonic_ms += 1_000;
-        world.shard.tick(world.now, &mut world.wire);
-    }
-    world.check();
-    let opcodes: Vec<u8> = world.clients[0].frames.iter().map(|(opcode, _)| *opcode).collect();
-    assert_eq!(opcodes, [1, 9, 9, 8]);
-    assert_eq!(world.clients[0].frames[3].1[..2], 1001_u16.to_be_bytes());
-    assert_eq!(world.wire.gone.get(&id), Some(&"aborted"));
-    assert_eq!(world.shard.connection_count(), 0);
-}
-
-#[test]
-fn a_client_that_says_anything_stays() {
-    let mut world = World::new(1);
-    world.connect();
-    for second in 0..300 {
-        world.now.monotonic_ms += 1_000;
-        if second % 50 == 0 {
-            world.send(0, r#"{"type":"heartbeat"}"#);
-        }
-        world.shard.tick(world.now, &mut world.wire);
-    }
-    assert_eq!(world.shard.connection_count(), 1);
-}
-
-#[test]
-fn a_handshake_that_does_not_end_meets_its_deadline() {
-    let mut world = World::new(1);
-    let id = world.shard.accept(world.now);
-    for byte in REQUEST.iter().take(11) {
-        world.now.monotonic_ms += 1_000;
-        world.shard.receive(id, &mut [*byte], world.now, &mut world.wire);
-        world.shard.tick(world.now, &mut world.wire);
-    }
-    assert_eq!(world.wire.gone.get(&id), Some(&"aborted"));
-}
-
-#[test]
-fn a_client_that_asks_and_does_not_read_stops_being_read() {
-    let mut world = World::new(1);
-    world.connect();
-    let id = world.clients[0].id;
-    world.wire.room.insert(id, 0);
-    let mut sent = 0;
-    while world.shard.wants_read(id) {
-        let mut ping = client_frame(9, &[7; 125]);
-        world.shard.receive(id, &mut ping, world.now, &mut world.wire);
-        sent += 1;
-        assert!(sent < 1_000, "the pongs must fill its queue");
-    }
-    world.wire.blocked.clear();
-    world.wire.room.insert(id, usize::MAX);
-    world.shard.wrote(id, 0, &mut world.wire);
-    assert!(world.shard.wants_read(id));
-    world.check();
-    let pongs = world.clients[0].frames.iter().filter(|(opcode, _)| *opcode == 10).count();
-    assert_eq!(pongs, sent);
-}
-
-#[test]
-fn a_command_flood_is_refused_and_then_closed() {
-    let mut world = World::new(1);
-    world.connect();
-    for _ in 0..600 {
-        world.send(0, r#"{"type":"heartbeat"}"#);
-    }
-    world.check();
-    let frames = &world.clients[0].frames;
-    let (_, last) = frames.last().unwrap();
-    assert_eq!(last[..2], 1008_u16.to_be_bytes());
-    let refused = frames
-        .iter()
-        .filter(|(_, text)| text.windows(12).any(|window| window == b"rate_limited"))
-        .count();
-    assert_eq!(refused, usize::from(super::limits::COMMAND_EXCESS_MAX) + 50 - 50);
-}
-
-#[test]
-fn a_refused_connection_gets_its_response_and_then_the_end() {
-    let mut world = World::new(1);
-    world.shard.settings.limits.connections_max = 1;
-    world.connect();
-    let id = world.shard.accept(world.now);
-    world.shard.receive(id, &mut REQUEST.to_vec(), world.now, &mut world.wire);
-    let response = String::from_utf8(world.wire.sent.remove(&id).unwrap()).unwrap();
-    assert!(response.starts_with("HTTP/1.1 503 ") && response.contains("\r\nRetry-After: 5\r\n"));
-    assert_eq!(world.wire.gone.get(&id), Some(&"finished"));
 }

@@ -1,0 +1,115 @@
+//! Clients that read slowly or not at all, and those beside them.
+
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
+mod support;
+
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
+use support::{Client, Nats, Server};
+use tungstenite::{Error, Message};
+
+/// A connection whose kernel takes little before the client reads it.
+fn small_buffers(server: &Server) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(4_096).unwrap();
+    socket.connect(&server.addr.into()).unwrap();
+    socket.into()
+}
+
+fn serve(nats: &Nats, arguments: &[&str]) -> Server {
+    let url = nats.url();
+    let common = ["--nats-url", &url, "--send-buffer-bytes", "4096"];
+    let server = Server::serve(&[&common, arguments].concat());
+    server.wait_ready(200);
+    server
+}
+
+/// About 700 bytes of JSON.
+fn publish(nats: &Nats, numbers: std::ops::Range<u64>) {
+    let padding = "x".repeat(680);
+    nats.with_jetstream(async |context| {
+        for number in numbers {
+            let payload = json!({"n": number, "padding": padding}).to_string();
+            let stored = context.publish("odin.token.BTC.trade", payload.into()).await.unwrap();
+            stored.await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_client_that_does_not_read_is_closed_with_1008_and_nobody_else_notices() {
+    let nats = Nats::start();
+    let server = serve(&nats, &["--shards", "1", "--queue-messages", "32"]);
+    let mut stuck = Client::over(small_buffers(&server), server.addr);
+    let mut good = Client::connect(&server);
+    stuck.subscribe(&["odin.token.>"]);
+    good.subscribe(&["odin.token.>"]);
+    for hundred in 0..4 {
+        publish(&nats, hundred * 100..hundred * 100 + 100);
+        for event in good.next_events(100) {
+            let (seq, number) = (event["seq"].as_u64(), event["data"]["n"].as_u64());
+            assert_eq!(seq, number.map(|number| number + 1));
+        }
+    }
+    // What was on its way is there, in order, and then the close frame.
+    let mut seq_before = 0;
+    let frame = loop {
+        match stuck.socket.read() {
+            Ok(Message::Text(text)) => {
+                let seq = serde_json::from_str::<Value>(&text).unwrap()["seq"].as_u64().unwrap();
+                assert_eq!(seq, seq_before + 1);
+                seq_before = seq;
+            }
+            Ok(Message::Close(frame)) => break frame.unwrap(),
+            Ok(_) => {}
+            // It did not read for longer than the closing handshake may take.
+            Err(Error::Io(_)) => return,
+            Err(other) => panic!("{other}"),
+        }
+    };
+    assert_eq!((u16::from(frame.code), frame.reason.as_str()), (1008, "client reads too slowly"));
+    assert!(seq_before < 300, "{seq_before} events cannot have been in the buffers");
+}
+
+#[test]
+fn a_client_that_falls_behind_sees_the_hole_and_replays_it() {
+    let nats = Nats::start();
+    let server = serve(&nats, &["--shards", "1", "--queue-messages", "32"]);
+    let mut client = Client::over(small_buffers(&server), server.addr);
+    let mut witness = Client::connect(&server);
+    client.subscribe(&["odin.token.>"]);
+    witness.subscribe(&["odin.token.>"]);
+    // Four published for three read: the queue fills, then one of four finds it full.
+    let (mut published, mut last_seq) = (0, 0);
+    let (from, to) = loop {
+        publish(&nats, published..published + 4);
+        published += 4;
+        witness.next_events(4);
+        let seqs = client.next_events(3).into_iter().map(|event| event["seq"].as_u64().unwrap());
+        let mut hole = None;
+        for seq in seqs {
+            if seq > last_seq + 1 {
+                hole = Some((last_seq + 1, seq - 1));
+            }
+            last_seq = seq;
+        }
+        if let Some(hole) = hole {
+            break hole;
+        }
+        assert!(published < 4_000, "the queue must fill");
+    };
+    client.send(&json!({"type": "replay", "from_seq": from, "to_seq": to}));
+    let answer = client.next_answer();
+    assert_eq!((&answer["type"], &answer["count"]), (&json!("replay"), &json!(to - from + 1)));
+    client.forget_passed();
+    let replayed = client.next_events((to - from + 1) as usize);
+    for (event, seq) in replayed.iter().zip(from..) {
+        assert_eq!(
+            (event["seq"].as_u64(), event["data"]["n"].as_u64()),
+            (Some(seq), Some(seq - 1))
+        );
+    }
+}
