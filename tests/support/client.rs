@@ -68,11 +68,6 @@ impl Client {
         }
     }
 
-    /// Drops the events that came before the last answer.
-    pub fn forget_passed(&mut self) {
-        self.passed.clear();
-    }
-
     /// The next event; anything else is a failure.
     pub fn next_event(&mut self) -> Value {
         let message = self.next();
