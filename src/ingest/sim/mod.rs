@@ -17,13 +17,14 @@ pub use publish::{SimulateError, SimulateSettings, Summary, simulate};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::sleep;
 
 use super::publisher::{Publisher, ShardsGone};
+use super::stopped;
 use crate::event::{Epoch, Incoming, Position, StreamPos};
 use crate::feed::SourceStatus;
 
-/// How often what is due is published: fine enough for the eye, coarse enough for 20,000 events/s
+/// The shortest time between two rounds of publishing what is due: fine enough for the eye, coarse enough for 20,000 events/s
 /// to go out as 100 at a time.
 const TICK: Duration = Duration::from_millis(5);
 
@@ -31,17 +32,19 @@ const TICK: Duration = Duration::from_millis(5);
 pub(super) async fn run(
     settings: &SimSettings,
     publisher: &mut Publisher,
-    stop: watch::Receiver<bool>,
+    mut stop: watch::Receiver<bool>,
 ) -> Result<(), ShardsGone> {
     let start_ms = unix_ms();
     let mut model = Model::new(settings, start_ms);
     let mut pos = 0;
     publisher.epoch(Epoch(format!("sim-{start_ms:x}").into())).await?;
     publisher.status(SourceStatus::Live).await?;
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while !*stop.borrow() {
-        ticks.tick().await;
+        let wait = Duration::from_millis(model.next_ms().saturating_sub(unix_ms()));
+        tokio::select! {
+            () = sleep(wait.max(TICK)) => {}
+            () = stopped(&mut stop) => return Ok(()),
+        }
         let now_ms = unix_ms();
         for event in model.due(now_ms) {
             pos += 1;

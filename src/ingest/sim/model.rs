@@ -155,6 +155,16 @@ impl Model {
         events
     }
 
+    /// When something is due next: with a fixed rate at once, for its events are made as often as
+    /// the caller asks.
+    pub fn next_ms(&self) -> u64 {
+        if self.rate > 0.0 {
+            return 0;
+        }
+        let token_ms = self.due.peek().map_or(u64::MAX, |Reverse((at_ms, _))| *at_ms);
+        token_ms.min(self.trending_at_ms).min(self.listing_at_ms)
+    }
+
     fn token_event(&mut self, index: usize, now_ms: u64) -> SimEvent {
         let mut draw = self.rng.random_range(0..100);
         let kind = KINDS
@@ -361,6 +371,19 @@ mod tests {
         assert_eq!(counts.len(), 10);
         assert!(counts.values().all(|count| (11..=61).contains(count)), "{counts:?}");
         assert!(counts.contains_key("BTC") && counts.contains_key("ODIN"));
+    }
+
+    #[test]
+    fn sleeping_until_the_next_event_misses_none() {
+        let settings = SimSettings { tokens: 10, rate: 0.0, seed: 5 };
+        let mut model = Model::new(&settings, 1_000);
+        let mut now_ms = 1_000;
+        for _ in 0..1_000 {
+            assert!(model.due(now_ms).iter().all(|event| !event.subject.is_empty()));
+            assert!(model.next_ms() > now_ms);
+            now_ms = model.next_ms();
+        }
+        assert!((150_000..400_000).contains(&now_ms), "{now_ms}");
     }
 
     #[test]

@@ -1,0 +1,177 @@
+//! The rules of one core without sockets: enveloping, matching, numbering, queueing, and the
+//! bytes of every frame handed to a wire that takes them all.
+//!
+//! `cargo bench --bench shard`
+#![allow(clippy::unwrap_used, missing_docs, reason = "a failure here is a failed benchmark")]
+
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use odin_ws::channel::Pattern;
+use odin_ws::event::{Event, Incoming, Position, StreamPos};
+use odin_ws::feed::Feed;
+use odin_ws::protocol::frame::{HEADER_BYTES_MAX, Opcode, put_header};
+use odin_ws::protocol::message::ClientLimits;
+use odin_ws::shard::{
+    Census, ConnId, Limits, Mode, Now, Shard, ShardSettings, SubscriptionIndex, Wire,
+};
+
+const CHANNEL: &str = "odin.token.BTC.trade";
+
+/// A wire that takes everything.
+#[derive(Default)]
+struct Sink {
+    bytes: usize,
+}
+
+impl Wire for Sink {
+    fn send(&mut self, _: ConnId, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let bytes = slices.iter().map(|slice| slice.len()).sum();
+        self.bytes += bytes;
+        Ok(bytes)
+    }
+    fn blocked(&mut self, _: ConnId) {}
+    fn finish(&mut self, _: ConnId) {}
+    fn abort(&mut self, _: ConnId) {}
+}
+
+fn shard() -> Shard {
+    let client = ClientLimits {
+        message_bytes: 65_536,
+        commands_per_second: 1_000,
+        channels: 1_024,
+        channel_bytes: 256,
+        replay_messages: 100,
+        queue_messages: 256,
+        queue_bytes: 262_144,
+    };
+    let limits = Limits {
+        client,
+        connections_max: u64::MAX,
+        handshake_timeout_ms: 10_000,
+        heartbeat_interval_ms: 25_000,
+        idle_timeout_ms: 60_000,
+        close_timeout_ms: 5_000,
+        log_messages: 100_000,
+        log_bytes: 52_428_800,
+        log_ms: 120_000,
+    };
+    let mode = Mode::Channels { allowed: [Pattern::parse("odin.>", 256).unwrap()].into() };
+    let census = Census::new(1);
+    let settings = ShardSettings { shard: 0, instance: "bench".into(), mode, limits, census };
+    Shard::new(settings, Now::default())
+}
+
+fn connect(shard: &mut Shard, wire: &mut Sink, channel: &str) {
+    let id = shard.accept(Now::default());
+    let mut request = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
+        Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+        Sec-WebSocket-Version: 13\r\n\r\n"
+        .to_vec();
+    shard.receive(id, &mut request, Now::default(), wire);
+    let text = format!("{{\"type\":\"subscribe\",\"channels\":[\"{channel}\"]}}");
+    // A masking key of zeros leaves the payload as it is.
+    let mut frame = vec![0x81, 0x80 | text.len() as u8, 0, 0, 0, 0];
+    frame.extend_from_slice(text.as_bytes());
+    shard.receive(id, &mut frame, Now::default(), wire);
+}
+
+fn payload() -> Vec<u8> {
+    format!("{{\"price\":1.5,\"text\":\"{}\"}}", "x".repeat(570)).into_bytes()
+}
+
+fn event(pos: u64) -> Arc<Event> {
+    let position = Position { pos: StreamPos(pos), ts_ms: pos };
+    let payload = payload();
+    let incoming = Incoming { subject: CHANNEL, payload: &payload, position };
+    Arc::new(Event::new(&incoming, CHANNEL.into(), StreamPos(pos - 1)))
+}
+
+fn encode(c: &mut Criterion) {
+    let mut group = c.benchmark_group("encode");
+    let payload = payload();
+    let position = Position { pos: StreamPos(812_345), ts_ms: 1_732_150_000_123 };
+    let incoming = Incoming { subject: CHANNEL, payload: &payload, position };
+    let channel: Arc<str> = CHANNEL.into();
+    group.bench_function("event_of_600_bytes", |b| {
+        b.iter(|| Event::new(black_box(&incoming), Arc::clone(&channel), StreamPos(1)));
+    });
+    group.bench_function("frame_header", |b| {
+        let mut out = [0; HEADER_BYTES_MAX];
+        b.iter(|| put_header(Opcode::Text, black_box(712), &mut out));
+    });
+    group.finish();
+}
+
+fn publish(c: &mut Criterion) {
+    let mut group = c.benchmark_group("publish_one_event");
+    for subscribers in [1_u64, 100, 10_000] {
+        let mut shard = shard();
+        let mut wire = Sink::default();
+        for _ in 0..subscribers {
+            connect(&mut shard, &mut wire, CHANNEL);
+        }
+        let mut pos = 0;
+        group.throughput(Throughput::Elements(subscribers));
+        group.bench_function(format!("{subscribers}_subscribers"), |b| {
+            b.iter_batched(
+                || {
+                    pos += 1;
+                    VecDeque::from([Feed::Event(event(pos))])
+                },
+                |mut feed| shard.publish(&mut feed, Now::default(), &mut wire),
+                BatchSize::SmallInput,
+            );
+        });
+        black_box(wire.bytes);
+    }
+    group.finish();
+}
+
+/// Many events at once are one send per connection.
+fn publish_batch(c: &mut Criterion) {
+    let mut group = c.benchmark_group("publish_16_events");
+    let mut shard = shard();
+    let mut wire = Sink::default();
+    for _ in 0..1_000 {
+        connect(&mut shard, &mut wire, CHANNEL);
+    }
+    let mut pos = 0;
+    group.throughput(Throughput::Elements(16_000));
+    group.bench_function("1000_subscribers", |b| {
+        b.iter_batched(
+            || {
+                pos += 16;
+                (0..16).map(|n| Feed::Event(event(pos + n))).collect::<VecDeque<Feed>>()
+            },
+            |mut feed| shard.publish(&mut feed, Now::default(), &mut wire),
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+/// The cost must not grow with the channel's size.
+fn subscribe(c: &mut Criterion) {
+    let mut group = c.benchmark_group("subscribe_and_unsubscribe");
+    let pattern = Pattern::parse(CHANNEL, 256).unwrap();
+    for subscribers in [0_u32, 100, 10_000, 100_000] {
+        let mut index = SubscriptionIndex::default();
+        for connection in 1..=subscribers {
+            index.subscribe(connection, &pattern);
+        }
+        group.bench_function(format!("channel_of_{subscribers}"), |b| {
+            b.iter(|| {
+                index.subscribe(0, black_box(&pattern));
+                index.unsubscribe(0, black_box(CHANNEL));
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, encode, publish, publish_batch, subscribe);
+criterion_main!(benches);
