@@ -1,8 +1,9 @@
 //! What idle connections cost: user memory (RSS growth) per connection with one subscription
-//! each, and the server's CPU while they do nothing but answer pings.
+//! each, and the server's CPU while they do nothing but answer pings and one simulated token trades
+//! every few seconds on a channel that nobody follows.
 //!
-//! `cargo bench --bench idle` opens 10,000 connections and watches for 60 s;
-//! `cargo bench --bench idle -- 18000 120` opens 18,000 and watches for 120 s.
+//! `cargo bench --bench idle` opens 10,000 connections and watches for 106 s, two whole rounds of
+//! signs of life and pings; `cargo bench --bench idle -- 18000 53` opens 18,000 and watches one.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a failure here is a failed benchmark")]
 
 use std::fs;
@@ -24,13 +25,13 @@ const TICKS_PER_SECOND: f64 = 100.0;
 fn main() {
     let numbers: Vec<u64> = std::env::args().filter_map(|text| text.parse().ok()).collect();
     let count = numbers.first().copied().unwrap_or(10_000);
-    let seconds = numbers.get(1).copied().unwrap_or(60);
+    let seconds = numbers.get(1).copied().unwrap_or(106);
     let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
     rlimit::Resource::NOFILE.set(hard, hard).unwrap();
     assert!(hard > count + 64, "{count} connections need more than the {hard} descriptors here");
 
     let mut server = Command::new(env!("CARGO_BIN_EXE_odin-ws"))
-        .args(["serve", "--addr", "127.0.0.1:0", "--source", "sim"])
+        .args(["serve", "--addr", "127.0.0.1:0", "--source", "sim", "--sim-tokens", "1"])
         .env("LOG_FORMAT", "json")
         .stderr(Stdio::piped())
         .spawn()
@@ -97,6 +98,8 @@ fn answer_pings(sockets: &mut [TcpStream], duration: Duration) -> (f64, u64) {
         for socket in sockets.iter_mut() {
             let mut chunk = [0; 256];
             match socket.read(&mut chunk) {
+                // The server's sign of life, which wants no answer.
+                Ok(2) if chunk[..2] == [0x8A, 0] => {}
                 Ok(10) if chunk[..2] == [0x89, 8] => {
                     let mut pong = vec![0x8A, 0x88, 0, 0, 0, 0];
                     pong.extend_from_slice(&chunk[2..10]);

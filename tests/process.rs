@@ -124,6 +124,32 @@ fn too_few_descriptors_are_a_clear_error() {
 }
 
 #[test]
+fn a_blocked_io_uring_is_a_clear_error() {
+    let manifest = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let output = std::process::Command::new("python3")
+        .arg(manifest.join("tests/clients/without_io_uring.py"))
+        .args([support::server::BINARY, "serve", "--source", "sim", "--addr", "127.0.0.1:0"])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("io_uring is blocked") && stderr.contains("seccomp"), "{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+#[test]
+fn too_little_locked_memory_is_a_clear_error() {
+    let script = format!(
+        "ulimit -l 0 && exec {:?} serve --source sim --addr 127.0.0.1:0",
+        support::server::BINARY
+    );
+    let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("may not lock enough memory"), "{stderr}");
+}
+
+#[test]
 fn typing_errors_in_variables_are_warned_of() {
     let mut child = command(&["serve", "--source", "sim", "--addr", "127.0.0.1:0"])
         .envs([("WS_ADR", "x"), ("WS_MAX_GOROUTINES", "9"), ("LOG_FORMAT", "json")])

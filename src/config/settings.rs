@@ -106,7 +106,7 @@ pub const SETTINGS: &[Setting] = &[
         "heartbeat-seconds",
         "25",
         Server,
-        "silence after which a connection is pinged",
+        "silence after which a sign of life is sent: a pong, or a ping before the idle timeout",
     ),
     setting(
         "WS_IDLE_TIMEOUT_SECONDS",

@@ -83,21 +83,25 @@ pub fn cpus() -> Vec<usize> {
 /// # Errors
 /// Why it does not work, and the fix.
 pub fn check_io_uring(cpu: usize) -> Result<(), UringError> {
+    // A bare ring first: it says why, where glommio would panic.
+    io_uring::IoUring::new(8)
+        .map(drop)
+        .map_err(|error| explain(error.raw_os_error(), error.to_string()))?;
     // Setting up an executor can panic deep inside when the kernel refuses a part of it; the
     // thread keeps that from the process, and the hook keeps it off the screen.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let attempt = std::thread::spawn(move || {
         executor(cpu, "probe").make().map(drop).map_err(|error| {
-            let os_error = std::io::Error::from(error);
-            (os_error.raw_os_error(), os_error.to_string())
+            let error = std::io::Error::from(error);
+            explain(error.raw_os_error(), error.to_string())
         })
     })
     .join();
     std::panic::set_hook(hook);
     match attempt {
         Ok(Ok(())) => Ok(()),
-        Ok(Err((code, text))) => Err(explain(code, text)),
+        Ok(Err(error)) => Err(error),
         Err(_) => Err(explain(None, "the executor could not be set up".into())),
     }
 }
@@ -109,6 +113,8 @@ fn explain(code: Option<i32>, text: String) -> UringError {
         .unwrap_or(0);
     match code {
         _ if setting > 0 => UringError::Sysctl { setting },
+        // glommio's own check, of which only the text comes through.
+        _ if text.contains("MemLockLimit") => UringError::Memlock,
         Some(libc::EPERM | libc::EACCES) => UringError::Seccomp,
         Some(libc::ENOSYS) => UringError::Missing,
         Some(libc::ENOMEM) => UringError::Memlock,

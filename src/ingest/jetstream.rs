@@ -83,6 +83,7 @@ pub(super) async fn run(
         retry: Retry::default(),
         is_known: false,
         is_filtered: false,
+        live_from: 0,
     };
     loop {
         let error = match reader.session(publisher, &mut stop).await {
@@ -115,6 +116,9 @@ struct Reader<'a> {
     is_known: bool,
     /// Whether the stream stores more than what is served.
     is_filtered: bool,
+    /// The stream's last sequence when the consumer was made: from there on messages are live,
+    /// however many arrive.
+    live_from: u64,
 }
 
 impl Reader<'_> {
@@ -167,6 +171,7 @@ impl Reader<'_> {
             let epoch = format!("{}-{created_ns:x}", info.config.name);
             publisher.epoch(Epoch(epoch.into())).await?;
         }
+        self.live_from = info.state.last_sequence;
         let is_first = !std::mem::replace(&mut self.is_known, true);
         let filters = self.filters(&info.config.subjects);
         self.is_filtered = !filters.is_empty();
@@ -286,7 +291,7 @@ impl Reader<'_> {
                 }
             }
         }
-        if info.pending == 0 {
+        if info.pending == 0 || info.stream_sequence >= self.live_from {
             self.retry.succeeded();
             publisher.status(SourceStatus::Live).await?;
         }
@@ -333,6 +338,7 @@ mod tests {
                 retry: Retry::default(),
                 is_known: false,
                 is_filtered: false,
+                live_from: 0,
             };
             assert_eq!(reader.filters(&owned(stored)), owned(expected), "{served:?} {stored:?}");
         }

@@ -25,6 +25,9 @@ use crate::protocol::decoder::Input;
 use crate::protocol::frame::{self, Opcode};
 use crate::protocol::message::{Error, ErrorCode, ErrorDetail, ServerMessage};
 
+/// How long a client has at least to answer the last ping before its idle timeout.
+const PONG_GRACE_MS: u64 = 5_000;
+
 /// What connections are for.
 #[derive(Debug, Clone)]
 pub enum Mode {
@@ -441,7 +444,13 @@ impl Shard {
             self.close(id, CloseReason::Idle, now);
             self.flush(id, wire);
         } else if silent_ms >= heartbeat_ms {
-            self.ping(id, now);
+            if silent_ms + heartbeat_ms + PONG_GRACE_MS > idle_ms {
+                self.ping(id, now);
+            } else {
+                // Keeps middleboxes from cutting the connection at a third of a ping's cost: no
+                // answer comes, and none is needed yet (RFC 6455, section 5.5.3).
+                self.queue(id, frame::encode(Opcode::Pong, &[]));
+            }
             self.flush(id, wire);
             self.schedule(id, idle_deadline_ms.min(now_ms + heartbeat_ms));
         } else {

@@ -5,7 +5,7 @@ use super::{REQUEST, client_frame};
 use crate::shard::limits::COMMAND_EXCESS_MAX;
 
 #[test]
-fn a_silent_client_is_pinged_and_then_closed() {
+fn a_silent_client_is_kept_alive_then_pinged_and_then_closed() {
     let mut world = World::new(1);
     world.connect();
     world.check();
@@ -16,7 +16,7 @@ fn a_silent_client_is_pinged_and_then_closed() {
     }
     world.check();
     let opcodes: Vec<u8> = world.clients[0].frames.iter().map(|(opcode, _)| *opcode).collect();
-    assert_eq!(opcodes, [1, 9, 9, 8]);
+    assert_eq!(opcodes, [1, 10, 9, 8]);
     assert_eq!(world.clients[0].frames[3].1[..2], 1001_u16.to_be_bytes());
     assert_eq!(world.wire.gone.get(&id), Some(&"aborted"));
     assert_eq!(world.shard.connection_count(), 0);
