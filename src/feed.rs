@@ -26,7 +26,8 @@ pub enum Feed {
     /// A published message.
     Event(Arc<Event>),
     /// The stream's life as the source finds it: the first at start, another when the stream was
-    /// made again. Everything logged before belongs to the old one.
+    /// made again, the same again when messages were lost that cannot be read any more.
+    /// Everything logged before does not connect to what follows.
     Epoch(Epoch),
     /// How the source is doing.
     Source(SourceStatus),

@@ -11,7 +11,7 @@ use odin_ws::config::values::{ConfigErrors, Values};
 use odin_ws::config::{self, LogConfig, Machine, ServerKind, cli};
 use odin_ws::control::signals::EndSignals;
 use odin_ws::control::{log, machine};
-use odin_ws::ingest::sim::{SimulateError, simulate};
+use odin_ws::ingest::{SimulateError, simulate};
 use odin_ws::runtime::{self, RuntimeError};
 use odin_ws::tail::{self, TailError, TailSettings};
 
@@ -91,19 +91,14 @@ fn publish_simulated(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let summary = runtime.block_on(async {
         let mut signals = EndSignals::new()?;
-        let stop = async {
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        tokio::spawn(async move {
             signals.next().await;
-        };
-        let summary = simulate(&settings, stop, |line| eprintln!("{line}")).await?;
-        Ok::<_, CommandError>(summary)
+            stop.send_replace(true);
+        });
+        Ok::<_, CommandError>(simulate(settings, stopped).await?)
     })?;
-    let seconds = summary.elapsed.as_secs_f64();
-    println!(
-        "stored {} events in {seconds:.1} s ({:.0}/s), {} failed",
-        summary.stored,
-        summary.stored as f64 / seconds.max(0.001),
-        summary.failed
-    );
+    println!("{summary}");
     Ok(())
 }
 

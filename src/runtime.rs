@@ -19,7 +19,7 @@ use crate::config::ServerConfig;
 use crate::control::machine::{self, UringError};
 use crate::control::signals::EndSignals;
 use crate::feed::{FEED_CAPACITY, FeedReceiver, FeedSender, feed};
-use crate::ingest::{IngestError, Publisher, Source};
+use crate::ingest::{Publisher, Source};
 use crate::net::{self, ListenError, ShardCommand, WorkerSettings};
 use crate::shard::{Census, Mode, ShardSettings};
 
@@ -35,9 +35,6 @@ pub enum RuntimeError {
     /// io_uring cannot be used.
     #[error(transparent)]
     Uring(#[from] UringError),
-    /// The source cannot work as it is configured.
-    #[error(transparent)]
-    Ingest(#[from] IngestError),
     /// The system refused a thread or a signal handler.
     #[error("the system refused to start the server: {0}")]
     System(#[from] io::Error),
@@ -55,7 +52,6 @@ pub fn serve(
     allowed: Arc<[Pattern]>,
     source: Source,
 ) -> Result<(), RuntimeError> {
-    source.check()?;
     let name = source.name();
     let (senders, receivers) = (0..config.shards).map(|_| feed(FEED_CAPACITY)).unzip();
     let shards = Shards::start(config, &Mode::Channels { allowed }, receivers)?;
@@ -197,7 +193,12 @@ fn spawn_ingest(
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("ingest".into()).spawn(move || {
-        runtime.block_on(crate::ingest::run(source, Publisher::new(senders), stopped));
+        // The configuration has checked the settings.
+        if let Err(error) =
+            runtime.block_on(crate::ingest::run(source, Publisher::new(senders), stopped))
+        {
+            tracing::error!(%error, "the source cannot run");
+        }
     })?;
     Ok(())
 }

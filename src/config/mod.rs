@@ -9,7 +9,7 @@
 //! ```
 
 pub mod cli;
-pub mod secret;
+mod secret;
 pub mod settings;
 mod source;
 pub mod values;
@@ -17,9 +17,11 @@ pub mod values;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::ingest::redacted_url;
 use crate::net::ListenSettings;
 use crate::protocol::message::ClientLimits;
 use crate::shard::Limits;
+pub use secret::Secret;
 use settings::SETTINGS;
 pub use source::{simulate_settings, source};
 use values::{Origin, Values};
@@ -208,16 +210,9 @@ pub fn print(values: &Values, command: &str) -> String {
     out
 }
 
-/// NATS URLs without the user and password that they may hold.
-pub fn hide_user_info(urls: &str) -> String {
-    let hide = |url: &str| match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => {
-            format!("{}***@{}", &url[..scheme + 3], &url[at + 1..])
-        }
-        (None, Some(at)) => format!("***@{}", &url[at + 1..]),
-        _ => url.to_owned(),
-    };
-    urls.split(',').map(hide).collect::<Vec<_>>().join(",")
+/// A list of NATS URLs without the users and passwords that they may hold.
+fn hide_user_info(urls: &str) -> String {
+    urls.split(',').map(redacted_url).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

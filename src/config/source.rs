@@ -1,32 +1,23 @@
 //! The settings of the source, of NATS and of the simulator.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Machine;
+use super::Secret;
 use super::instance;
-use super::secret::Secret;
 use super::values::Values;
 use crate::channel::Pattern;
-use crate::ingest::sim::{SimSettings, SimulateSettings};
 use crate::ingest::{
-    CoreSettings, JetStreamSettings, NatsSettings, Source, StreamSettings, is_valid_stream_name,
+    CORE_SUBJECTS_DEFAULT, CoreSettings, JetStreamSettings, NatsSettings, SUBJECT_BYTES_MAX,
+    SimSettings, SimulateSettings, Source, StreamSettings,
 };
 
 const SUBJECTS: &[&str] = &["odin.token.>", "odin.global.>"];
 
-/// What the core source serves beside [`SUBJECTS`]: the older hierarchies.
-const OLDER_SUBJECTS: &[&str] = &[
-    "token.*.update",
-    "global.>",
-    "odin.tokens.*.price",
-    "odin.tokens.*.volume",
-    "odin.tokens.batch.update",
-    "odin.market.statistics",
-    "odin.system.health",
-];
-
-const SUBJECT_BYTES_MAX: usize = 256;
+/// Publishes of `simulate` that wait for their acknowledgement.
+const SIMULATE_OUTSTANDING_MAX: usize = 4_096;
 
 /// The source that `serve` is to use, and the patterns that cover what it serves.
 pub fn source(values: &mut Values, machine: &Machine) -> (Source, Arc<[Pattern]>) {
@@ -45,18 +36,22 @@ pub fn source(values: &mut Values, machine: &Machine) -> (Source, Arc<[Pattern]>
     let sim = sim_settings(values);
     let stream = stream_settings(values);
     let nats = nats_settings(values, machine);
-    match name.as_str() {
+    let (source, allowed) = match name.as_str() {
         "core" => {
-            let defaults = [SUBJECTS, OLDER_SUBJECTS].concat();
-            let subjects = subjects(values, &defaults);
-            (Source::Core(CoreSettings { nats, subjects: subjects.to_vec() }), subjects)
+            let patterns = subjects(values, &CORE_SUBJECTS_DEFAULT);
+            (Source::Core(CoreSettings { nats, subjects: texts(&patterns) }), patterns)
         }
         "jetstream" => {
             let settings = JetStreamSettings { nats, stream };
-            (Source::JetStream(Box::new(settings)), subjects(values, SUBJECTS))
+            (Source::JetStream(settings), subjects(values, SUBJECTS))
         }
         _ => (Source::Sim(sim), subjects(values, SUBJECTS)),
+    };
+    // Without an address there is nothing more to check.
+    if has_broker && let Err(error) = source.check() {
+        values.refuse_all(&error);
     }
+    (source, allowed)
 }
 
 /// The settings of `simulate`; what ends it comes from the command line alone.
@@ -68,7 +63,8 @@ pub fn simulate_settings(values: &mut Values, machine: &Machine) -> SimulateSett
     SimulateSettings {
         nats: nats_settings(values, machine),
         stream: stream_settings(values),
-        sim: sim_settings(values),
+        model: sim_settings(values),
+        outstanding_max: SIMULATE_OUTSTANDING_MAX,
         count: None,
         duration: None,
     }
@@ -76,27 +72,21 @@ pub fn simulate_settings(values: &mut Values, machine: &Machine) -> SimulateSett
 
 fn sim_settings(values: &mut Values) -> SimSettings {
     let tokens = values.number("SIM_TOKENS", 1, 100_000) as usize;
-    let rate = values.parsed("SIM_RATE", "events per second, from 0 to 100000");
-    if !(0.0..=100_000.0).contains(&rate) {
-        values.refuse("SIM_RATE", "must be events per second, from 0 to 100000".into());
-    }
-    SimSettings { tokens, rate, seed: rand::random() }
+    let rate = values.number("SIM_RATE", 0, 100_000) as u32;
+    SimSettings { tokens, events_per_second: (rate > 0).then_some(rate), seed: rand::random() }
 }
 
 fn nats_settings(values: &mut Values, machine: &Machine) -> NatsSettings {
-    let secret = |values: &Values, env| values.optional(env).map(Secret::new);
+    let secret = |values: &Values, env| values.optional(env).map(Secret::from);
     let settings = NatsSettings {
         urls: values.list("NATS_URL"),
-        creds_file: values.optional("NATS_CREDS_FILE"),
+        creds_file: values.optional("NATS_CREDS_FILE").map(PathBuf::from),
         user: values.optional("NATS_USER"),
         password: secret(values, "NATS_PASSWORD"),
         token: secret(values, "NATS_TOKEN"),
-        ca_file: values.optional("NATS_CA_FILE"),
-        name: instance(values, machine),
+        ca_file: values.optional("NATS_CA_FILE").map(PathBuf::from),
+        name: instance(values, machine).to_string(),
     };
-    if settings.password.is_some() && settings.user.is_none() {
-        values.refuse("NATS_PASSWORD", "needs NATS_USER beside it".into());
-    }
     if values.optional("NATS_URL").is_some() && settings.urls.is_empty() {
         values.refuse("NATS_URL", "holds no address: write nats://host:4222".into());
     }
@@ -105,10 +95,6 @@ fn nats_settings(values: &mut Values, machine: &Machine) -> NatsSettings {
 
 fn stream_settings(values: &mut Values) -> StreamSettings {
     let name = values.optional("JS_STREAM_NAME").unwrap_or_default();
-    if !is_valid_stream_name(&name) {
-        let problem = "must be a stream name: no spaces, dots, *, > or slashes";
-        values.refuse("JS_STREAM_NAME", problem.into());
-    }
     let max_age = values.duration("JS_STREAM_MAX_AGE");
     // 0 is NATS's word for no limit; below 100 ms the server refuses the stream.
     if max_age > Duration::ZERO && max_age < Duration::from_millis(100) {
@@ -117,13 +103,17 @@ fn stream_settings(values: &mut Values) -> StreamSettings {
     let count_max = i64::MAX as u64;
     StreamSettings {
         name,
-        subjects: subjects(values, SUBJECTS).iter().map(ToString::to_string).collect(),
+        subjects: texts(&subjects(values, SUBJECTS)),
         max_age,
-        max_messages: values.number("JS_STREAM_MAX_MSGS", 1, count_max) as i64,
+        max_msgs: values.number("JS_STREAM_MAX_MSGS", 1, count_max) as i64,
         max_bytes: values.number("JS_STREAM_MAX_BYTES", 1_024, count_max) as i64,
         replicas: values.number("JS_STREAM_REPLICAS", 1, 5) as usize,
         update: values.flag("JS_STREAM_UPDATE"),
     }
+}
+
+fn texts(patterns: &[Pattern]) -> Vec<String> {
+    patterns.iter().map(ToString::to_string).collect()
 }
 
 /// The patterns of NATS_SUBJECTS, or these defaults.

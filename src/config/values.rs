@@ -21,13 +21,8 @@ pub enum Origin {
 
 /// One wrong value. The configuration's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name} ({flag}){shown}: {problem}")]
-pub struct ConfigError {
-    name: &'static str,
-    flag: String,
-    shown: String,
-    problem: String,
-}
+#[error("{0}")]
+pub struct ConfigError(String);
 
 /// All that is wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,7 +139,12 @@ impl Values {
             }
             _ => String::new(),
         };
-        let error = ConfigError { name: env, flag, shown, problem };
+        self.refuse_all(&format!("{env} ({flag}){shown}: {problem}"));
+    }
+
+    /// Notes that settings are wrong together; `problem` names them.
+    pub fn refuse_all(&mut self, problem: &impl fmt::Display) {
+        let error = ConfigError(problem.to_string());
         if !self.errors.contains(&error) {
             self.errors.push(error);
         }

@@ -1,176 +1,242 @@
-//! A NATS connection: its settings, and what can be wrong with them.
+//! One connection to NATS: made, watched, and given up when it is lost.
 //!
-//! Every connection is made anew from the settings, so that credentials that were rotated on
-//! disk are taken up. Bounds: [`CONNECT_TIMEOUT`], [`REQUEST_TIMEOUT`].
+//! A [`Link`] lives as long as one TCP connection. When it is lost the source drops it and asks
+//! the [`Connector`] for the next, which tries the servers in turn for ever, reads the credentials
+//! again each time (they may have been rotated), and says in the log what is wrong. Secrets are
+//! taken out of URLs before anything can print them. It knows no stream. Bounds: attempts of
+//! [`CONNECT_TIMEOUT`], waits and log lines of [`Retry`]; a dead peer is noticed after three
+//! unanswered pings, within [`PING_INTERVAL`] x 3.
 
-use std::path::PathBuf;
-use std::str::FromStr as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerError};
 use tokio::sync::watch;
 
-use super::IngestError;
-use crate::config::hide_user_info;
-use crate::config::secret::Secret;
+use super::nats::{NatsSettings, NatsSettingsError, Server};
+use super::retry::Retry;
+use super::shutdown::Shutdown;
 
+/// How long one server may take to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a request may take; the JetStream API answers in milliseconds.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Messages of one subscription that wait in the client before more are dropped by it.
-const SUBSCRIPTION_CAPACITY: usize = 65_536;
+/// The third ping without an answer ends the connection: 4.5 s after the last byte.
+const PING_INTERVAL: Duration = Duration::from_millis(1_500);
 
-/// Where NATS is and how to get in.
-#[derive(Debug, Clone, Default)]
-pub struct NatsSettings {
-    /// Addresses of servers of one cluster.
-    pub urls: Vec<String>,
-    /// A .creds file, as managed services issue them.
-    pub creds_file: Option<String>,
-    /// User name.
-    pub user: Option<String>,
-    /// Password of the user.
-    pub password: Option<Secret>,
-    /// Token.
-    pub token: Option<Secret>,
-    /// PEM file of the CA that the servers' certificates are signed by.
-    pub ca_file: Option<String>,
-    /// The client's name, which NATS shows to its operators.
-    pub name: Arc<str>,
-}
+/// Messages that one subscription holds before the client library drops more.
+const SUBSCRIPTION_MESSAGES_MAX: usize = 16_384;
 
-/// Why there is no connection. The broker's or the network's fault, or wrong credentials.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
-    /// The settings cannot be used any more, such as a credentials file that was removed.
-    #[error(transparent)]
-    Settings(#[from] IngestError),
-    /// No server took the connection.
-    #[error("no connection to NATS at {urls}: {cause}")]
-    Refused {
-        /// The addresses, without user and password.
-        urls: String,
-        /// What the last one said.
-        cause: String,
-    },
-}
-
-/// A connection, and a signal that it is lost.
+/// One live connection.
 #[derive(Debug)]
-pub(super) struct Connection {
-    pub client: Client,
+pub(crate) struct Link {
+    /// The client library's handle.
+    pub(crate) client: Client,
+    /// The server's URL without credentials, for the log.
+    pub(crate) url: String,
+    signal: Arc<Signal>,
     lost: watch::Receiver<bool>,
 }
 
-impl Connection {
-    /// Resolves when the connection is lost. The client would connect again by itself; the
-    /// sources make a new one instead, for what they had on the old one may be gone.
-    pub(super) async fn lost(&mut self) {
-        // The sender lives in the client's callback: without it the client is gone as well.
-        if self.lost.wait_for(|is_lost| *is_lost).await.is_err() {
-            tracing::debug!("the NATS client has ended");
-        }
+#[derive(Debug)]
+struct Signal {
+    lost: watch::Sender<bool>,
+    dropped_total: AtomicU64,
+}
+
+impl Link {
+    /// Resolves when the connection is gone.
+    pub(crate) async fn lost(&self) {
+        let mut lost = self.lost.clone();
+        // An error means that the client has ended, which is a loss as well.
+        lost.wait_for(|is_lost| *is_lost).await.ok();
+    }
+
+    /// Times the client library dropped a message because a subscription was full.
+    pub(crate) fn dropped_total(&self) -> u64 {
+        self.signal.dropped_total.load(Ordering::Relaxed)
     }
 }
 
-impl NatsSettings {
-    /// The client's options; checks everything that can be checked without a connection.
+/// What ended a wait that was not for its own result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The process is shutting down.
+    Shutdown,
+    /// The connection is gone.
+    Lost,
+}
+
+/// Runs `work` until it is done, the connection is lost or the process shuts down. `work` is
+/// dropped half-way in the last two cases: it must not publish to the shards.
+///
+/// # Errors
+/// What came first if it was not the work's end.
+pub(crate) async fn guard<T>(
+    link: &Link,
+    shutdown: &Shutdown,
+    work: impl Future<Output = T>,
+) -> Result<T, End> {
+    tokio::select! {
+        biased;
+        () = shutdown.fired() => Err(End::Shutdown),
+        () = link.lost() => Err(End::Lost),
+        done = work => Ok(done),
+    }
+}
+
+/// Makes connections, one after the other.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    settings: NatsSettings,
+    servers: Vec<Server>,
+    next: usize,
+    retry: Retry,
+}
+
+impl Connector {
+    /// Checks the settings and everything that they point to.
     ///
     /// # Errors
-    /// What cannot be used, and the fix.
-    pub fn options(&self) -> Result<ConnectOptions, IngestError> {
-        self.addresses()?;
-        let mut options = ConnectOptions::new()
-            .name(&*self.name)
-            .connection_timeout(CONNECT_TIMEOUT)
-            .request_timeout(Some(REQUEST_TIMEOUT))
-            .subscription_capacity(SUBSCRIPTION_CAPACITY);
-        if let Some(path) = &self.creds_file {
-            let fix = "set it to a readable .creds file, as `nsc generate creds` writes them";
-            let problem = |problem: std::io::Error| IngestError::File {
-                setting: "NATS_CREDS_FILE",
-                path: path.clone(),
-                problem: problem.to_string(),
-                fix,
+    /// What the operator has to put right; nothing that a broker could cause.
+    pub(crate) fn new(settings: NatsSettings) -> Result<Self, NatsSettingsError> {
+        let servers = settings.check()?;
+        // Instances begin at different servers of a cluster.
+        let next = rand::random_range(0..servers.len());
+        Ok(Self { settings, servers, next, retry: Retry::default() })
+    }
+
+    /// The next connection, however long it takes; `None` at shutdown.
+    pub(crate) async fn connect(&mut self, shutdown: &Shutdown) -> Option<Link> {
+        loop {
+            let is_new_round = self.next == 0;
+            if is_new_round && self.retry.failures() > 0 {
+                let delay = self.retry.delay(rand::random());
+                if shutdown.fired_within(delay).await {
+                    return None;
+                }
+            }
+            let server = &self.servers[self.next];
+            self.next = (self.next + 1) % self.servers.len();
+            let attempt = tokio::select! {
+                biased;
+                () = shutdown.fired() => return None,
+                attempt = attempt(&self.settings, server) => attempt,
             };
-            let creds = std::fs::read_to_string(path).map_err(problem)?;
-            options = options.credentials(&creds).map_err(problem)?;
+            match attempt {
+                Ok(link) => {
+                    tracing::info!(url = link.url, "connected to NATS");
+                    return Some(link);
+                }
+                Err(failure) => failure.report(&mut self.retry, server.url()),
+            }
         }
-        if let Some(path) = &self.ca_file {
-            std::fs::read(path).map_err(|problem| IngestError::File {
-                setting: "NATS_CA_FILE",
-                path: path.clone(),
-                problem: problem.to_string(),
-                fix: "set it to a readable PEM file",
-            })?;
-            options = options.add_root_certificates(PathBuf::from(path)).require_tls(true);
-        }
-        if let (Some(user), password) = (&self.user, &self.password) {
-            let password = password.as_ref().map_or("", Secret::reveal);
-            options = options.user_and_password(user.clone(), password.to_owned());
-        }
-        if let Some(token) = &self.token {
-            options = options.token(token.reveal().to_owned());
-        }
-        Ok(options)
     }
 
-    /// Connects to the first server that takes the connection.
-    pub(super) async fn connect(&self) -> Result<Connection, ConnectError> {
-        let (report, lost) = watch::channel(false);
-        let report = Arc::new(report);
-        let client = self
-            .options()?
-            .event_callback(move |event| {
-                let report = Arc::clone(&report);
-                async move { on_event(&event, &report) }
-            })
-            .connect(self.addresses()?)
-            .await
-            .map_err(|error| ConnectError::Refused { urls: self.shown(), cause: cause(&error) })?;
-        Ok(Connection { client, lost })
+    /// Tells that the last connection does its work, so that a later failure is a first one.
+    pub(crate) fn settled(&mut self) {
+        self.retry.succeeded();
     }
 
-    fn addresses(&self) -> Result<Vec<ServerAddr>, IngestError> {
-        let parse = |url: &String| {
-            ServerAddr::from_str(url).map_err(|error| IngestError::Url {
-                url: hide_user_info(url),
-                problem: cause(&error),
-            })
+    /// Tells that the last connection is gone. It counts as a failure: a server that accepts
+    /// connections and drops them is not tried without a wait.
+    pub(crate) fn lost(&mut self, link: &Link) {
+        if self.retry.failed("lost", Instant::now()) {
+            tracing::warn!(url = link.url, "the connection to NATS is lost; connecting again");
+        }
+    }
+}
+
+/// Why an attempt failed.
+enum Failure {
+    /// The files of the credentials, which were readable at start, are not now.
+    Settings(NatsSettingsError),
+    /// The server, the network or the credentials.
+    Connect(async_nats::ConnectError),
+}
+
+impl Failure {
+    fn report(&self, retry: &mut Retry, url: &str) {
+        let cause = match self {
+            Self::Settings(error) => error.to_string(),
+            Self::Connect(error) => error.to_string(),
         };
-        self.urls.iter().map(parse).collect()
-    }
-
-    fn shown(&self) -> String {
-        hide_user_info(&self.urls.join(","))
+        if !retry.failed(&cause, Instant::now()) {
+            return;
+        }
+        let failures = retry.failures();
+        match self {
+            Self::Settings(_) => {
+                tracing::error!(
+                    url,
+                    cause,
+                    failures,
+                    "the NATS settings became unusable; retrying"
+                );
+            }
+            Self::Connect(error) if is_refusal(error.kind()) => tracing::error!(
+                url,
+                cause,
+                failures,
+                "NATS refuses the credentials: check the credentials file, the user and password, \
+                 or the token; retrying"
+            ),
+            Self::Connect(_) => {
+                tracing::warn!(url, cause, failures, "cannot connect to NATS; retrying");
+            }
+        }
     }
 }
 
-fn on_event(event: &Event, lost: &watch::Sender<bool>) {
-    match event {
-        Event::Disconnected | Event::Closed => {
-            lost.send_replace(true);
-        }
-        Event::SlowConsumer(_) => {
-            tracing::warn!("messages from NATS arrive faster than they are taken: some were lost");
-        }
-        Event::ServerError(error) => tracing::warn!(%error, "NATS reports an error"),
-        Event::LameDuckMode => tracing::info!("the NATS server is about to shut down"),
-        Event::Connected | Event::Draining | Event::ClientError(_) => {}
-    }
+fn is_refusal(kind: ConnectErrorKind) -> bool {
+    matches!(kind, ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication)
 }
 
-/// An error with its causes, in one line.
-pub(super) fn cause(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
+async fn attempt(settings: &NatsSettings, server: &Server) -> Result<Link, Failure> {
+    let (lost_sender, lost) = watch::channel(false);
+    let signal = Arc::new(Signal { lost: lost_sender, dropped_total: AtomicU64::new(0) });
+    let watcher = Arc::clone(&signal);
+    let options: ConnectOptions = settings
+        .options(server)
+        .map_err(Failure::Settings)?
+        .connection_timeout(CONNECT_TIMEOUT)
+        .request_timeout(Some(REQUEST_TIMEOUT))
+        .ping_interval(PING_INTERVAL)
+        .subscription_capacity(SUBSCRIPTION_MESSAGES_MAX)
+        // The connector connects again, with fresh credentials and a log line that says why it
+        // failed; the library's own attempts would do neither.
+        .max_reconnects(1)
+        .ignore_discovered_servers()
+        .event_callback(move |event| {
+            watcher.observe(&event);
+            std::future::ready(())
+        });
+    let client = options.connect(server.address()).await.map_err(Failure::Connect)?;
+    Ok(Link { client, url: server.url().to_owned(), signal, lost })
+}
+
+impl Signal {
+    fn observe(&self, event: &Event) {
+        match event {
+            Event::Disconnected | Event::Closed => {
+                self.lost.send_replace(true);
+            }
+            Event::SlowConsumer(_) => {
+                self.dropped_total.fetch_add(1, Ordering::Relaxed);
+            }
+            Event::ServerError(ServerError::AuthorizationViolation) => {
+                tracing::error!("NATS withdrew the credentials of this connection");
+            }
+            Event::ServerError(error) => {
+                tracing::error!(%error, "NATS reports an error");
+            }
+            Event::LameDuckMode => {
+                tracing::info!("the NATS server is about to stop and will close this connection");
+            }
+            Event::Connected | Event::Draining | Event::ClientError(_) => {}
         }
-        source = inner.source();
     }
-    text
 }

@@ -1,167 +1,178 @@
-//! The core NATS source: publish-subscribe without a stream.
+//! The source for plain NATS pub/sub: live messages only, at most once.
 //!
-//! There is no stream, so there is no position that another instance could know: `pos` counts
-//! what this process received, and the epoch names this process and connection. What was
-//! published during an outage is gone; a new epoch after it tells clients so.
+//! There is no stream behind it, so positions are counted by this process and the epoch is made
+//! up: a client's position means nothing on another instance. What is published while the
+//! connection is down, or is dropped because this process is too slow, is lost without a trace;
+//! a fresh epoch is announced then, so that clients reload. Bounds: the client library holds
+//! 16,384 messages per subscription and drops more.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use async_nats::Message;
-use futures_util::stream::{Stream, select_all};
-use futures_util::{FutureExt as _, StreamExt as _};
-use tokio::sync::watch;
+use futures_util::stream::{BoxStream, SelectAll};
+use futures_util::{FutureExt, StreamExt};
 
-use super::connect::{ConnectError, Connection, NatsSettings, cause};
-use super::publisher::{Publisher, ShardsGone};
-use super::retry::Retry;
-use super::stopped;
+use super::clock::unix_ms;
+use super::connect::{Connector, End, Link, guard};
+use super::filter::without_covered;
+use super::nats::NatsSettings;
+use super::shutdown::Shutdown;
+use super::stream::parse_subjects;
+use super::{IngestError, Publisher, ShardsGone};
 use crate::channel::Pattern;
 use crate::event::{Epoch, Incoming, Position, StreamPos};
 use crate::feed::SourceStatus;
 
-/// The core NATS source.
+/// What is subscribed to if nothing is configured: both generations of subjects.
+pub const CORE_SUBJECTS_DEFAULT: [&str; 9] = [
+    "token.*.update",
+    "global.>",
+    "odin.tokens.*.price",
+    "odin.tokens.*.volume",
+    "odin.tokens.batch.update",
+    "odin.market.statistics",
+    "odin.system.health",
+    "odin.token.>",
+    "odin.global.>",
+];
+
+/// Messages handled in a row before the shards are woken and the connection is looked at.
+const BATCH_MESSAGES_MAX: usize = 256;
+
+/// An overload does not end an epoch before it has lasted this long.
+const EPOCH_LASTS_MIN: Duration = Duration::from_secs(5);
+
+/// The settings of the pub/sub source.
 #[derive(Debug, Clone)]
 pub struct CoreSettings {
     /// Where NATS is.
     pub nats: NatsSettings,
-    /// What is subscribed to.
-    pub subjects: Vec<Pattern>,
+    /// What is subscribed to; see [`CORE_SUBJECTS_DEFAULT`].
+    pub subjects: Vec<String>,
 }
 
-#[derive(Debug, thiserror::Error)]
-enum SessionError {
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    #[error("{subject} cannot be subscribed to: {cause}")]
-    Subscribe { subject: String, cause: String },
-    #[error("the connection to NATS was lost")]
-    ConnectionLost,
-    #[error(transparent)]
-    ShardsGone(#[from] ShardsGone),
-    #[error("stopped")]
-    Stopped,
-}
-
-/// Receives until `stop` says so.
+/// Reads until shutdown.
+///
+/// # Errors
+/// Settings that the operator has to correct.
 pub(super) async fn run(
-    settings: &CoreSettings,
-    publisher: &mut Publisher,
-    mut stop: watch::Receiver<bool>,
-) -> Result<(), ShardsGone> {
-    let subjects = without_overlap(&settings.subjects);
-    let mut retry = Retry::default();
-    let mut received = 0;
-    loop {
-        let session = async {
-            let (connection, messages) = open(settings, &subjects).await?;
-            retry.succeeded();
-            Ok::<_, SessionError>((connection, messages))
-        };
-        let opened = tokio::select! {
-            opened = session => opened,
-            () = stopped(&mut stop) => return Ok(()),
-        };
-        let error = match opened {
-            Err(error) => error,
-            Ok((connection, messages)) => {
-                let epoch = format!("core-{:016x}", rand::random::<u64>());
-                publisher.epoch(Epoch(epoch.into())).await?;
-                publisher.status(SourceStatus::Live).await?;
-                let error =
-                    receive(connection, messages, &mut received, publisher, &mut stop).await;
-                publisher.flush();
-                match error {
-                    SessionError::Stopped => return Ok(()),
-                    SessionError::ShardsGone(gone) => return Err(gone),
-                    error => {
-                        publisher.status(SourceStatus::Stale).await?;
-                        error
-                    }
-                }
-            }
-        };
-        let delay = retry.failed(&error);
-        tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            () = stopped(&mut stop) => return Ok(()),
-        }
-    }
-}
-
-/// The subjects that no other covers: NATS would deliver a message once per subscription.
-fn without_overlap(subjects: &[Pattern]) -> Vec<Pattern> {
-    let mut kept: Vec<Pattern> = Vec::new();
-    for subject in subjects {
-        if kept.iter().any(|other| other.covers(subject)) {
-            continue;
-        }
-        kept.retain(|other| !subject.covers(other));
-        kept.push(subject.clone());
-    }
-    kept
-}
-
-/// A connection and what arrives on it, each message once although subjects may overlap in part.
-async fn open(
-    settings: &CoreSettings,
-    subjects: &[Pattern],
-) -> Result<(Connection, impl Stream<Item = Message> + Unpin), SessionError> {
-    let connection = settings.nats.connect().await?;
-    let refused = |subject: &Pattern, error: &dyn std::error::Error| SessionError::Subscribe {
-        subject: subject.to_string(),
-        cause: cause(error),
+    settings: CoreSettings,
+    publisher: Publisher,
+    shutdown: &Shutdown,
+) -> Result<(), IngestError> {
+    let patterns = without_covered(&parse_subjects(&settings.subjects)?);
+    let mut connector = Connector::new(settings.nats)?;
+    let mut listener = Listener {
+        publisher,
+        patterns,
+        pos: StreamPos::default(),
+        dropped_total: 0,
+        began: Instant::now(),
     };
-    let mut subscribers = Vec::with_capacity(subjects.len());
-    for (index, subject) in subjects.iter().enumerate() {
-        let subscriber = connection.client.subscribe(subject.as_str().to_owned()).await;
-        let subscriber = subscriber.map_err(|error| refused(subject, &error))?;
-        let earlier = subjects[..index].to_vec();
-        subscribers.push(subscriber.filter(move |message| {
-            let came_before = earlier.iter().any(|other| other.matches(&message.subject));
-            std::future::ready(!came_before)
-        }));
-    }
-    // When the flush is through, the server has the subscriptions.
-    connection.client.flush().await.map_err(|_| SessionError::ConnectionLost)?;
-    tracing::info!(subjects = subjects.len(), "subscribed to NATS");
-    Ok((connection, select_all(subscribers)))
-}
-
-async fn receive(
-    mut connection: Connection,
-    mut messages: impl Stream<Item = Message> + Unpin,
-    received: &mut u64,
-    publisher: &mut Publisher,
-    stop: &mut watch::Receiver<bool>,
-) -> SessionError {
-    loop {
-        let next = match messages.next().now_or_never() {
-            Some(next) => next,
-            None => {
-                publisher.flush();
-                tokio::select! {
-                    next = messages.next() => next,
-                    () = connection.lost() => return SessionError::ConnectionLost,
-                    () = stopped(stop) => return SessionError::Stopped,
-                }
+    while let Some(link) = connector.connect(shutdown).await {
+        let subscribed = guard(&link, shutdown, listener.subscribe(&link)).await;
+        let ended = match subscribed {
+            Ok(Some(inbox)) => {
+                connector.settled();
+                listener.listen(inbox, &link, shutdown).await
             }
+            Ok(None) => Ok(End::Lost),
+            Err(end) => Ok(end),
         };
-        let Some(message) = next else { return SessionError::ConnectionLost };
-        *received += 1;
-        if let Err(gone) = take(&message, *received, publisher).await {
-            return SessionError::ShardsGone(gone);
-        }
-        if *stop.borrow() {
-            return SessionError::Stopped;
+        match ended {
+            Ok(End::Lost) => connector.lost(&link),
+            Ok(End::Shutdown) | Err(ShardsGone) => break,
         }
     }
+    Ok(())
 }
 
-async fn take(message: &Message, pos: u64, publisher: &mut Publisher) -> Result<(), ShardsGone> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let position = Position { pos: StreamPos(pos), ts_ms: now.as_millis() as u64 };
-    let (subject, payload) = (message.subject.as_str(), &message.payload[..]);
-    publisher.publish(&Incoming { subject, payload, position }).await
+/// The messages of all subscriptions, each with the index of its pattern.
+type Inbox = SelectAll<BoxStream<'static, (usize, Message)>>;
+
+struct Listener {
+    publisher: Publisher,
+    patterns: Vec<Pattern>,
+    pos: StreamPos,
+    dropped_total: u64,
+    /// When the epoch began.
+    began: Instant,
+}
+
+impl Listener {
+    /// Subscribes to every pattern; `None` if the connection ended meanwhile.
+    async fn subscribe(&self, link: &Link) -> Option<Inbox> {
+        let mut inbox = SelectAll::new();
+        for (index, pattern) in self.patterns.iter().enumerate() {
+            let subscriber = link.client.subscribe(pattern.to_string()).await.ok()?;
+            inbox.push(subscriber.map(move |message| (index, message)).boxed());
+        }
+        // Everything published from here on arrives.
+        link.client.flush().await.ok()?;
+        Some(inbox)
+    }
+
+    async fn listen(
+        &mut self,
+        mut inbox: Inbox,
+        link: &Link,
+        shutdown: &Shutdown,
+    ) -> Result<End, ShardsGone> {
+        self.begin_epoch().await?;
+        self.publisher.status(SourceStatus::Live).await?;
+        self.dropped_total = 0;
+        loop {
+            for _ in 0..BATCH_MESSAGES_MAX {
+                let Some(Some((index, message))) = inbox.next().now_or_never() else { break };
+                self.handle(index, &message).await?;
+            }
+            self.check_dropped(link).await?;
+            self.publisher.flush();
+            let next = tokio::select! {
+                biased;
+                () = shutdown.fired() => return Ok(End::Shutdown),
+                // Before the loss of the connection: what had arrived is handled first.
+                Some(next) = inbox.next() => Some(next),
+                () = link.lost() => None,
+            };
+            let Some((index, message)) = next else {
+                self.publisher.status(SourceStatus::Stale).await?;
+                return Ok(End::Lost);
+            };
+            self.handle(index, &message).await?;
+        }
+    }
+
+    async fn handle(&mut self, index: usize, message: &Message) -> Result<(), ShardsGone> {
+        // Where patterns overlap the broker sends a copy for each: the first pattern's counts.
+        if self.patterns[..index].iter().any(|pattern| pattern.matches(&message.subject)) {
+            return Ok(());
+        }
+        self.pos = StreamPos(self.pos.0 + 1);
+        let position = Position { pos: self.pos, ts_ms: unix_ms() };
+        let incoming = Incoming { subject: &message.subject, payload: &message.payload, position };
+        self.publisher.publish(&incoming).await
+    }
+
+    /// Announces the loss of messages that found their subscription full; under a lasting
+    /// overload not more often than clients can reload.
+    async fn check_dropped(&mut self, link: &Link) -> Result<(), ShardsGone> {
+        let dropped_total = link.dropped_total();
+        if dropped_total == self.dropped_total || self.began.elapsed() < EPOCH_LASTS_MIN {
+            return Ok(());
+        }
+        let messages = dropped_total - self.dropped_total;
+        tracing::error!(messages, dropped_total, "messages were dropped: this process is too slow");
+        self.dropped_total = dropped_total;
+        self.begin_epoch().await
+    }
+
+    async fn begin_epoch(&mut self) -> Result<(), ShardsGone> {
+        let epoch = Epoch(format!("core-{:016x}", rand::random::<u64>()).into());
+        tracing::info!(%epoch, "listening");
+        self.began = Instant::now();
+        self.publisher.epoch(epoch).await
+    }
 }
 
 #[cfg(test)]
@@ -169,11 +180,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn covered_subjects_are_left_out() {
-        let parse = |text: &str| Pattern::parse(text, 256).unwrap();
-        let subjects = ["a.b", "a.*", "c.d", "a.>", "c.d", "*.x"].map(parse);
-        let kept = without_overlap(&subjects);
-        let kept: Vec<&str> = kept.iter().map(Pattern::as_str).collect();
-        assert_eq!(kept, ["c.d", "a.>", "*.x"]);
+    fn the_default_subjects_are_valid_and_none_is_redundant() {
+        let subjects = CORE_SUBJECTS_DEFAULT.map(String::from);
+        let patterns = parse_subjects(&subjects).unwrap();
+        assert_eq!(without_covered(&patterns).len(), CORE_SUBJECTS_DEFAULT.len());
     }
 }

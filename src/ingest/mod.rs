@@ -4,68 +4,68 @@
 //! envelopes it once and pushes it to every shard's queue. Only this folder knows NATS. It never
 //! names a shard's rules: it sees queues.
 //!
-//! ```text
-//! publisher  one message -> every shard's queue
-//! jetstream  the stream's messages, through an ordered consumer of our own
-//! position   where the consumer is: duplicates, holes, a stream made again (pure)
-//! stream     create or verify the stream
-//! core       NATS publish-subscribe without a stream
-//! connect    a NATS connection, its settings and what can be wrong with them
-//! retry      backoff with jitter, and a log that does not repeat itself
-//! sim        the price simulator, in process and as a publisher
-//! ```
+//! | file | owns |
+//! |---|---|
+//! | `publisher` | one message to every shard's queue |
+//! | `nats` | where NATS is and how to log in, checked at start |
+//! | `connect` | one connection at a time, watched and replaced |
+//! | `retry` | waits with jitter, log lines that do not repeat |
+//! | `shutdown` | the flag that ends a source |
+//! | `clock` | the time of day, for sources that stamp messages themselves |
+//! | `stream` | the JetStream stream: made, verified, changed on request |
+//! | `filter` | which subjects to ask for |
+//! | `position` | PURE: where we are in the stream, and what that means |
+//! | `jetstream/` | source: an ordered consumer over a stream |
+//! | `core` | source: plain NATS pub/sub |
+//! | `sim/` | source: made-up tokens; and the command that publishes them |
+//!
+//! A further source is a variant of [`Source`] with a `run` of the same shape.
 
+mod clock;
 mod connect;
 mod core;
+mod filter;
 mod jetstream;
+mod nats;
 mod position;
 mod publisher;
 mod retry;
-pub mod sim;
+mod shutdown;
+mod sim;
 mod stream;
-
-pub use connect::NatsSettings;
-pub use core::CoreSettings;
-pub use jetstream::JetStreamSettings;
-pub use publisher::{Publisher, ShardsGone};
-pub use stream::{StreamSettings, is_valid_stream_name};
 
 use tokio::sync::watch;
 
-/// A source that cannot work as it is configured.
-#[derive(Debug, thiserror::Error)]
-pub enum IngestError {
-    /// NATS_URL names no server that could be connected to.
-    #[error("NATS_URL: {url:?} is not a NATS address ({problem}): write nats://host:4222")]
-    Url {
-        /// The address, without user and password.
-        url: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// A file that the settings name cannot be used.
-    #[error("{setting}: {path:?} cannot be used ({problem}): {fix}")]
-    File {
-        /// The setting.
-        setting: &'static str,
-        /// The file.
-        path: String,
-        /// What the system or the parser said.
-        problem: String,
-        /// What to do.
-        fix: &'static str,
-    },
-}
+pub use self::core::{CORE_SUBJECTS_DEFAULT, CoreSettings};
+pub use jetstream::JetStreamSettings;
+pub use nats::{NatsSettings, NatsSettingsError, redacted_url};
+pub use publisher::{Publisher, SUBJECT_BYTES_MAX, ShardsGone};
+pub use sim::{SimSettings, SimulateError, SimulateSettings, Summary, simulate};
+pub use stream::{StreamSettings, StreamSettingsError, parse_subjects};
 
-/// Where messages come from.
+use shutdown::Shutdown;
+
+/// Where messages come from, with the settings of that source.
 #[derive(Debug, Clone)]
 pub enum Source {
-    /// The simulator in this process.
-    Sim(sim::SimSettings),
-    /// NATS publish-subscribe.
+    /// The price simulator in this process: nothing else is needed.
+    Sim(SimSettings),
+    /// Plain NATS pub/sub: no history, at most once.
     Core(CoreSettings),
     /// A JetStream stream.
-    JetStream(Box<JetStreamSettings>),
+    JetStream(JetStreamSettings),
+}
+
+/// Why a source cannot run at all: the operator has to correct the settings. What a broker or a
+/// network may cause is not here: it is tried again for ever.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// Where NATS is or how to log in.
+    #[error(transparent)]
+    Nats(#[from] NatsSettingsError),
+    /// The stream or the subjects.
+    #[error(transparent)]
+    Stream(#[from] StreamSettingsError),
 }
 
 impl Source {
@@ -78,37 +78,40 @@ impl Source {
         }
     }
 
-    /// Finds out whether the settings can work at all, before anything is started.
+    /// Checks what can be checked without a broker, as [`run`] does first.
     ///
     /// # Errors
-    /// What cannot be used, and the fix.
+    /// The first mistake.
     pub fn check(&self) -> Result<(), IngestError> {
         match self {
-            Self::Sim(_) => Ok(()),
-            Self::Core(settings) => settings.nats.options().map(drop),
-            Self::JetStream(settings) => settings.nats.options().map(drop),
+            Self::Sim(_) => {}
+            Self::Core(settings) => {
+                parse_subjects(&settings.subjects)?;
+                settings.nats.check()?;
+            }
+            Self::JetStream(settings) => {
+                settings.stream.check()?;
+                settings.nats.check()?;
+            }
         }
+        Ok(())
     }
 }
 
-/// Runs a source until `stop` says so or the shards have ended. A broker that is away is waited
-/// for, not an error. Needs a tokio runtime.
-pub async fn run(source: Source, mut publisher: Publisher, stop: watch::Receiver<bool>) {
-    let ended: Result<(), ShardsGone> = match source {
-        Source::Sim(settings) => sim::run(&settings, &mut publisher, stop).await,
-        Source::Core(settings) => core::run(&settings, &mut publisher, stop).await,
-        Source::JetStream(settings) => jetstream::run(&settings, &mut publisher, stop).await,
-    };
-    match ended {
-        Ok(()) => tracing::debug!("the source was stopped"),
-        Err(gone) => tracing::debug!(%gone, "the source ends"),
-    }
-}
-
-/// Resolves when the process is shutting down.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // The sender is gone only if the control thread is, which is the end as well.
-    if stop.wait_for(|is_stopped| *is_stopped).await.is_err() {
-        tracing::debug!("the control thread is gone");
+/// Runs a source until `shutdown` holds true (or its sender is gone), or the shards have ended.
+/// It needs a tokio runtime with IO and time; one on the current thread is enough.
+///
+/// # Errors
+/// Settings that the operator has to correct, found before the first connection.
+pub async fn run(
+    source: Source,
+    publisher: Publisher,
+    shutdown: watch::Receiver<bool>,
+) -> Result<(), IngestError> {
+    let shutdown = Shutdown::new(shutdown);
+    match source {
+        Source::Sim(settings) => sim::run(&settings, publisher, &shutdown).await,
+        Source::Core(settings) => self::core::run(settings, publisher, &shutdown).await,
+        Source::JetStream(settings) => jetstream::run(settings, publisher, &shutdown).await,
     }
 }

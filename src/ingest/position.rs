@@ -1,74 +1,167 @@
-//! Where an ordered consumer is in its stream, and what that says about what arrives. Pure.
+//! How far a consumer has read its stream, and what the next contact or message means.
 //!
-//! The stream sequence may have holes (a filter, a purge, old messages discarded); the consumer
-//! sequence has none, so a hole there means that a message was lost on the way.
+//! A pure state machine: told what the stream says of itself and what arrives, it says what to
+//! announce and what to deliver. It knows no NATS types, no IO and no clock. Two sequences run
+//! side by side. The consumer's has no holes, so a hole means that a message was lost on the
+//! way. The stream's has holes where a filter or a limit per subject leaves messages out; where
+//! it can have none, a jump means that retention took messages before they were read.
+//!
+//! After every new start the last message handled is read again and compared by its store time.
+//! If it is another message, or gone although retained, the broker lost its tail and gave the
+//! positions out again: the epoch is announced anew, which makes the shards drop their logs.
 
-/// What a stream turned out to be at a (re)connect.
+/// What a stream says of itself at a contact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Contact {
-    /// Nothing was read before: read everything that is retained.
+pub(crate) struct Sight {
+    /// When it was created, in nanoseconds since the Unix epoch.
+    pub(crate) created_nanos: i128,
+    /// The first sequence that is retained; `last` + 1 or 0 if there is none.
+    pub(crate) first: u64,
+    /// The last sequence that was given out.
+    pub(crate) last: u64,
+    /// Whether its sequence has holes that mean nothing.
+    pub(crate) holes: Holes,
+}
+
+/// Where the stream sequence may have holes without a loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holes {
+    /// Nowhere: everything is read, and only the oldest messages are discarded.
+    Never,
+    /// Where a filter leaves messages out.
+    Filtered,
+    /// Anywhere: the stream discards messages from its middle (a limit per subject, expiry per
+    /// message).
+    Anywhere,
+}
+
+/// What a contact means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Contact {
+    /// A stream, or a life of it, of which nothing was read: announce its epoch.
+    Fresh(Why),
+    /// The stream goes on where it was left.
+    Continues,
+    /// Retention took messages that were never read: announce the epoch again.
+    Overtaken {
+        /// How many.
+        messages: u64,
+    },
+}
+
+/// Why nothing of it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// The first contact of this process.
     First,
-    /// The same stream: go on after what was read.
-    Continue,
-    /// Another creation time: the stream was deleted and made again.
+    /// The stream was deleted and made again.
     Recreated,
-    /// The same creation time, but its end is before what was read: the broker lost its tail, or
-    /// went back to a backup.
-    WentBack,
+    /// The broker has lost messages that had been read.
+    Regressed,
 }
 
 /// What to do with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// The next one: publish it.
-    Take,
-    /// Seen before, as after a rebuild of the consumer: drop it.
-    Duplicate,
-    /// The consumer skipped something: drop it and rebuild the consumer.
+pub(crate) enum Step {
+    /// It is the next.
+    Deliver,
+    /// It was delivered before.
+    Repeat,
+    /// Messages before it were lost for good: announce the epoch again, then deliver it.
+    DeliverAfterLoss,
+    /// A message was lost on the way: start a new consumer.
     Hole,
+    /// Its position had been given to another message: start afresh.
+    Regressed,
 }
 
-/// The position of one instance in one stream.
+/// The position in the stream and in the current consumer.
 #[derive(Debug, Default)]
-pub(super) struct Tracker {
-    created_ns: Option<i128>,
-    last_sequence: u64,
-    consumer_sequence: u64,
+pub(crate) struct Tracker {
+    created_nanos: Option<i128>,
+    last: u64,
+    stored_nanos: Option<i128>,
+    consumer: u64,
+    holes: Option<Holes>,
+    is_overlap_due: bool,
+    has_regressed: bool,
 }
 
 impl Tracker {
-    /// The stream was found with this creation time and last sequence. After anything but
-    /// [`Contact::Continue`] the position is at the beginning.
-    pub(super) fn contact(&mut self, created_ns: i128, stream_last: u64) -> Contact {
-        let contact = match self.created_ns {
-            None => Contact::First,
-            Some(before) if before != created_ns => Contact::Recreated,
-            Some(_) if stream_last < self.last_sequence => Contact::WentBack,
-            Some(_) => Contact::Continue,
+    /// The last stream sequence that was handled.
+    pub(crate) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Where the next consumer starts; `None` for the oldest message that there is.
+    pub(crate) fn start(&self) -> Option<u64> {
+        match self.stored_nanos {
+            Some(_) => Some(self.last),
+            None if self.last > 0 => Some(self.last + 1),
+            None => None,
+        }
+    }
+
+    /// Takes in what the stream says before a consumer is made.
+    pub(crate) fn contact(&mut self, sight: Sight) -> Contact {
+        self.consumer = 0;
+        self.holes = Some(sight.holes);
+        let why = match self.created_nanos {
+            None => Some(Why::First),
+            Some(created) if created != sight.created_nanos => Some(Why::Recreated),
+            Some(_) if self.has_regressed || sight.last < self.last => Some(Why::Regressed),
+            Some(_) => None,
         };
-        if contact != Contact::Continue {
-            *self = Self { created_ns: Some(created_ns), ..Self::default() };
+        if let Some(why) = why {
+            self.created_nanos = Some(sight.created_nanos);
+            self.has_regressed = false;
+            self.begin_before(sight.first);
+            return Contact::Fresh(why);
         }
-        contact
+        let expected = self.last + 1;
+        if sight.first > expected {
+            self.begin_before(sight.first);
+            return Contact::Overtaken { messages: sight.first - expected };
+        }
+        self.is_overlap_due =
+            self.stored_nanos.is_some() && sight.first <= self.last && self.last > 0;
+        Contact::Continues
     }
 
-    /// A new consumer counts from one again. The sequence to start from; `None`: from the first.
-    pub(super) fn consumer_made(&mut self) -> Option<u64> {
-        self.consumer_sequence = 0;
-        self.last_sequence.checked_add(1).filter(|start| *start > 1)
+    /// Takes in a message: its sequences and its store time in nanoseconds.
+    pub(crate) fn step(&mut self, stream: u64, consumer: u64, stored_nanos: i128) -> Step {
+        if consumer != self.consumer + 1 {
+            return Step::Hole;
+        }
+        self.consumer = consumer;
+        let was_overlap_due = std::mem::take(&mut self.is_overlap_due);
+        if stream == self.last && self.stored_nanos.is_some_and(|known| known != stored_nanos) {
+            self.has_regressed = true;
+            return Step::Regressed;
+        }
+        if stream <= self.last {
+            return Step::Repeat;
+        }
+        let jumped = match self.holes {
+            Some(Holes::Never) => stream > self.last + 1 || was_overlap_due,
+            Some(Holes::Filtered) => was_overlap_due,
+            Some(Holes::Anywhere) | None => false,
+        };
+        self.last = stream;
+        self.stored_nanos = Some(stored_nanos);
+        if jumped { Step::DeliverAfterLoss } else { Step::Deliver }
     }
 
-    /// A message arrived.
-    pub(super) fn message(&mut self, stream_sequence: u64, consumer_sequence: u64) -> Verdict {
-        if consumer_sequence != self.consumer_sequence + 1 {
-            return Verdict::Hole;
-        }
-        self.consumer_sequence = consumer_sequence;
-        if stream_sequence <= self.last_sequence {
-            return Verdict::Duplicate;
-        }
-        self.last_sequence = stream_sequence;
-        Verdict::Take
+    /// Gives up the messages up to `stream`, which cannot be read.
+    pub(crate) fn skip_to(&mut self, stream: u64) {
+        self.last = self.last.max(stream);
+        self.stored_nanos = None;
+    }
+
+    fn begin_before(&mut self, first: u64) {
+        self.last = first.saturating_sub(1);
+        self.stored_nanos = None;
+        self.is_overlap_due = false;
     }
 }
 
@@ -76,41 +169,124 @@ impl Tracker {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_stream_is_read_from_its_first_message_then_from_the_next() {
+    const LIFE: i128 = 1_000;
+
+    fn sight(first: u64, last: u64) -> Sight {
+        Sight { created_nanos: LIFE, first, last, holes: Holes::Never }
+    }
+
+    /// A tracker that has read the messages `1..=last`, message n stored at n nanoseconds.
+    fn reader_at(last: u64, holes: Holes) -> Tracker {
         let mut tracker = Tracker::default();
-        assert_eq!(tracker.contact(7, 20), Contact::First);
-        assert_eq!(tracker.consumer_made(), None);
-        assert_eq!(tracker.message(11, 1), Verdict::Take);
-        assert_eq!(tracker.message(15, 2), Verdict::Take);
-        assert_eq!(tracker.contact(7, 20), Contact::Continue);
-        assert_eq!(tracker.consumer_made(), Some(16));
-        assert_eq!(tracker.message(15, 1), Verdict::Duplicate);
-        assert_eq!(tracker.message(20, 2), Verdict::Take);
+        let seen = Sight { holes, ..sight(1, last) };
+        assert_eq!(tracker.contact(seen), Contact::Fresh(Why::First));
+        for n in 1..=last {
+            assert_eq!(tracker.step(n, n, i128::from(n)), Step::Deliver);
+        }
+        tracker
     }
 
     #[test]
-    fn a_hole_in_the_consumer_sequence_is_found_and_nothing_is_skipped() {
-        let mut tracker = Tracker::default();
-        tracker.contact(7, 20);
-        tracker.consumer_made();
-        assert_eq!(tracker.message(1, 1), Verdict::Take);
-        assert_eq!(tracker.message(3, 3), Verdict::Hole);
-        assert_eq!(tracker.consumer_made(), Some(2));
-        assert_eq!(tracker.message(2, 1), Verdict::Take);
+    fn contacts() {
+        let cases = [
+            ("same stream, more messages", sight(1, 15), Contact::Continues, Some(10)),
+            ("same stream, nothing new", sight(1, 10), Contact::Continues, Some(10)),
+            ("all aged out, nothing missed", sight(11, 10), Contact::Continues, Some(10)),
+            ("the next is the oldest", sight(11, 20), Contact::Continues, Some(10)),
+            ("five were missed", sight(16, 20), Contact::Overtaken { messages: 5 }, Some(16)),
+            (
+                "all aged out, ten missed",
+                sight(21, 20),
+                Contact::Overtaken { messages: 10 },
+                Some(21),
+            ),
+            ("the tail is lost", sight(1, 9), Contact::Fresh(Why::Regressed), None),
+            (
+                "a new life",
+                Sight { created_nanos: 2_000, ..sight(1, 50) },
+                Contact::Fresh(Why::Recreated),
+                None,
+            ),
+            (
+                "a new life, empty",
+                Sight { created_nanos: 2_000, ..sight(0, 0) },
+                Contact::Fresh(Why::Recreated),
+                None,
+            ),
+        ];
+        for (name, seen, expected, start) in cases {
+            let mut tracker = reader_at(10, Holes::Never);
+            assert_eq!(tracker.contact(seen), expected, "{name}");
+            assert_eq!(tracker.start(), start, "{name}");
+        }
     }
 
     #[test]
-    fn a_new_life_and_a_lost_tail_begin_again() {
+    fn steps_after_a_rebuild() {
+        let cases = [
+            ("the overlap", (10, 1, 10), Step::Repeat),
+            ("another message at our position", (10, 1, 999), Step::Regressed),
+            ("ours is gone although retained", (11, 1, 11), Step::DeliverAfterLoss),
+            ("a message lost on the way", (10, 2, 10), Step::Hole),
+            ("older than ours", (9, 1, 9), Step::Repeat),
+        ];
+        for (name, (stream, consumer, stored), expected) in cases {
+            let mut tracker = reader_at(10, Holes::Never);
+            assert_eq!(tracker.contact(sight(1, 20)), Contact::Continues);
+            assert_eq!(tracker.step(stream, consumer, stored), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_jump_of_the_stream_is_a_loss_only_where_it_can_have_no_holes() {
+        let cases = [
+            (Holes::Never, Step::DeliverAfterLoss),
+            (Holes::Filtered, Step::Deliver),
+            (Holes::Anywhere, Step::Deliver),
+        ];
+        for (holes, expected) in cases {
+            assert_eq!(reader_at(10, holes).step(15, 11, 15), expected, "{holes:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_overlap_is_a_loss_unless_messages_go_from_the_middle() {
+        let cases = [(Holes::Filtered, Step::DeliverAfterLoss), (Holes::Anywhere, Step::Deliver)];
+        for (holes, expected) in cases {
+            let mut tracker = reader_at(10, holes);
+            assert_eq!(tracker.contact(Sight { holes, ..sight(1, 20) }), Contact::Continues);
+            assert_eq!(tracker.step(12, 1, 12), expected, "{holes:?}");
+        }
+    }
+
+    #[test]
+    fn a_regression_is_followed_by_a_fresh_start() {
+        let mut tracker = reader_at(10, Holes::Never);
+        assert_eq!(tracker.contact(sight(1, 30)), Contact::Continues);
+        assert_eq!(tracker.step(10, 1, 999), Step::Regressed);
+        assert_eq!(tracker.contact(sight(1, 30)), Contact::Fresh(Why::Regressed));
+        assert_eq!(tracker.step(1, 1, 1), Step::Deliver);
+        assert_eq!(tracker.contact(sight(1, 30)), Contact::Continues);
+    }
+
+    #[test]
+    fn an_aged_stream_is_read_from_its_first_message() {
         let mut tracker = Tracker::default();
-        tracker.contact(7, 20);
-        tracker.consumer_made();
-        tracker.message(20, 1);
-        assert_eq!(tracker.contact(7, 19), Contact::WentBack);
-        assert_eq!(tracker.consumer_made(), None);
-        assert_eq!(tracker.message(5, 1), Verdict::Take);
-        assert_eq!(tracker.contact(8, 50), Contact::Recreated);
-        assert_eq!(tracker.consumer_made(), None);
-        assert_eq!(tracker.message(1, 1), Verdict::Take);
+        assert_eq!(tracker.contact(sight(5_000, 4_999)), Contact::Fresh(Why::First));
+        assert_eq!(tracker.contact(sight(5_000, 5_001)), Contact::Continues);
+        assert_eq!(tracker.start(), Some(5_000));
+        assert_eq!(tracker.step(5_000, 1, 1), Step::Deliver);
+        let mut tracker = Tracker::default();
+        assert_eq!(tracker.contact(sight(5_000, 5_100)), Contact::Fresh(Why::First));
+        assert_eq!(tracker.step(5_003, 1, 1), Step::DeliverAfterLoss, "three aged while starting");
+    }
+
+    #[test]
+    fn messages_that_cannot_be_read_are_stepped_over() {
+        let mut tracker = reader_at(10, Holes::Never);
+        tracker.skip_to(11);
+        assert_eq!(tracker.contact(sight(1, 20)), Contact::Continues);
+        assert_eq!(tracker.start(), Some(12));
+        assert_eq!(tracker.step(12, 1, 12), Step::Deliver);
     }
 }

@@ -1,18 +1,23 @@
 //! From one incoming message to every shard's queue: enveloped once, shared by reference.
 //!
-//! Owns the previous position of each channel (`prev`) and the fan-out to the queues. It knows no
-//! broker. Bounds: at most [`CHANNELS_MAX`] channels are remembered (beyond that the memory
+//! Owns the previous position of each channel (`prev`) and the fan-out to the queues, and lets
+//! only valid channel names through: brokers accept subjects that nobody could subscribe to, even
+//! ones with wildcards in them. It knows no broker. Bounds: at most [`CHANNELS_MAX`] channels are remembered (beyond that the memory
 //! of `prev` starts afresh and the next message of each channel says 0, "none known"); a full
 //! queue makes [`Publisher::publish`] wait, which stops the source from pulling more.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::channel::Pattern;
 use crate::event::{Epoch, Event, Incoming, StreamPos};
 use crate::feed::{Feed, FeedError, FeedSender, SourceStatus};
 
 /// Channels whose previous position is remembered: 200,000 x about 100 bytes = 20 MB.
 const CHANNELS_MAX: usize = 200_000;
+
+/// Bytes that a subject may have: the limit on the channels that clients may name.
+pub const SUBJECT_BYTES_MAX: usize = 256;
 
 /// Messages pushed before the shards are woken even though the source has more at hand.
 const BATCH_EVENTS_MAX: usize = 256;
@@ -29,22 +34,32 @@ pub struct Publisher {
     previous: HashMap<Arc<str>, StreamPos>,
     unwoken: usize,
     status: SourceStatus,
+    refused_total: u64,
 }
 
 impl Publisher {
     /// A publisher into these queues, one per shard.
     pub fn new(shards: Vec<FeedSender>) -> Self {
-        Self { shards, previous: HashMap::new(), unwoken: 0, status: SourceStatus::Connecting }
+        Self {
+            shards,
+            previous: HashMap::new(),
+            unwoken: 0,
+            status: SourceStatus::Connecting,
+            refused_total: 0,
+        }
     }
 
     /// Envelopes one message and pushes it to every shard. Shards are woken by [`Self::flush`],
     /// which the source calls when it has nothing more at hand; every [`BATCH_EVENTS_MAX`]
-    /// messages it happens by itself. Waits while a queue is full.
+    /// messages it happens by itself. Waits while a queue is full. A message whose subject is not
+    /// a valid channel name is counted and left out.
     ///
     /// # Errors
     /// [`ShardsGone`] at shutdown.
     pub async fn publish(&mut self, incoming: &Incoming<'_>) -> Result<(), ShardsGone> {
-        let (channel, prev) = self.advance(incoming.subject, incoming.position.pos);
+        let Some((channel, prev)) = self.advance(incoming.subject, incoming.position.pos) else {
+            return Ok(());
+        };
         let event = Arc::new(Event::new(incoming, channel, prev));
         self.push(&Feed::Event(event)).await
     }
@@ -85,11 +100,17 @@ impl Publisher {
         }
     }
 
-    fn advance(&mut self, subject: &str, pos: StreamPos) -> (Arc<str>, StreamPos) {
+    /// The channel of a subject and its previous position; `None` if the subject is not valid.
+    fn advance(&mut self, subject: &str, pos: StreamPos) -> Option<(Arc<str>, StreamPos)> {
         if let Some((channel, _)) = self.previous.get_key_value(subject) {
             let channel = Arc::clone(channel);
             let prev = self.previous.insert(Arc::clone(&channel), pos).unwrap_or_default();
-            return (channel, prev);
+            return Some((channel, prev));
+        }
+        // Only valid names are in the map, so this is done once per channel.
+        if Pattern::parse(subject, SUBJECT_BYTES_MAX).map_or(true, |name| name.is_wildcard()) {
+            self.refuse(subject, pos);
+            return None;
         }
         if self.previous.len() >= CHANNELS_MAX {
             tracing::warn!(channels = CHANNELS_MAX, "too many channels: `prev` starts afresh");
@@ -97,7 +118,17 @@ impl Publisher {
         }
         let channel: Arc<str> = subject.into();
         self.previous.insert(Arc::clone(&channel), pos);
-        (channel, StreamPos::default())
+        Some((channel, StreamPos::default()))
+    }
+
+    fn refuse(&mut self, subject: &str, pos: StreamPos) {
+        self.refused_total += 1;
+        // The 1st, 2nd, 4th, 8th and so on.
+        if self.refused_total.is_power_of_two() {
+            let subject: String = subject.chars().take(SUBJECT_BYTES_MAX).collect();
+            let refused_total = self.refused_total;
+            tracing::warn!(?subject, %pos, refused_total, "not a valid channel: message left out");
+        }
     }
 
     async fn push(&mut self, item: &Feed) -> Result<(), ShardsGone> {
@@ -176,6 +207,19 @@ mod tests {
             publisher.flush();
             consumer.join().unwrap();
         });
+    }
+
+    #[test]
+    fn subjects_that_are_not_channel_names_are_left_out() {
+        let (sender, receiver) = feed(8);
+        let mut publisher = Publisher::new(vec![sender]);
+        let long = "x".repeat(SUBJECT_BYTES_MAX + 1);
+        for subject in ["a.*.x", "a.>", "a\u{1}b", "a b", "", &long, "a.b"] {
+            block_on(publisher.publish(&incoming(subject, 1))).unwrap();
+        }
+        let mut items = Vec::new();
+        assert_eq!(receiver.drain(&mut items, 8), 1);
+        assert_eq!(publisher.refused_total, 6);
     }
 
     #[test]

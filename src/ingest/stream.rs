@@ -1,216 +1,349 @@
-//! The stream: created if it is not there, used as it is if it is there with other settings, and
-//! changed only on request.
+//! The JetStream stream: made if it is missing, verified if it is there.
+//!
+//! A stream that exists with other settings is used as it is, with one warning that names each
+//! difference; it is changed only if the operator asked for that. Errors say what to do about
+//! them; all of them are tried again by the callers, because somebody may put them right at the
+//! broker. It reads no messages.
 
+use std::fmt;
 use std::time::Duration;
 
-use async_nats::jetstream::Context;
-use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
-use async_nats::jetstream::stream::{
-    Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream,
-};
-use async_nats::jetstream::{Error as JetStreamError, ErrorCode};
+use async_nats::jetstream::context::RequestErrorKind;
+use async_nats::jetstream::response::Response;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
+use async_nats::jetstream::{Context, Error as ApiError, ErrorCode};
+use serde::Serialize;
 
-use super::connect::cause;
+use super::publisher::SUBJECT_BYTES_MAX;
+use crate::channel::{ChannelError, Pattern};
 
-/// What the stream should be.
-#[derive(Debug, Clone)]
+/// Bytes that a stream name may have (nats-server's JSMaxNameLen).
+const NAME_BYTES_MAX: usize = 255;
+
+/// The stream that is read, and what it is made with if it is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamSettings {
-    /// The stream's name.
+    /// Its name.
     pub name: String,
-    /// The subjects that it stores.
+    /// The subjects that it stores, and that are read from it.
     pub subjects: Vec<String>,
-    /// How long a message is kept.
+    /// How long a message is retained; zero for ever.
     pub max_age: Duration,
-    /// How many are kept.
-    pub max_messages: i64,
-    /// How many bytes are kept.
+    /// Messages retained; -1 for any number.
+    pub max_msgs: i64,
+    /// Bytes retained; -1 for any number.
     pub max_bytes: i64,
-    /// On how many servers.
+    /// Copies in a cluster, 1 to 5.
     pub replicas: usize,
     /// Whether an existing stream is changed to these settings.
     pub update: bool,
 }
 
-/// The stream cannot be had now. The broker's fault, or its configuration's.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum StreamError {
-    /// The server has JetStream switched off.
-    #[error("JetStream is not enabled on this NATS server: start it with -js")]
-    NoJetStream,
-    /// The server does not take the stream as configured.
-    #[error("the stream {name} cannot be {verb}: {cause}{fix}")]
-    Refused {
-        /// The stream.
-        name: String,
-        /// What was tried.
-        verb: &'static str,
-        /// What the server said.
-        cause: String,
-        /// What to do, if that is known.
-        fix: &'static str,
-    },
-    /// No answer.
-    #[error("no answer about the stream {name}: {cause}")]
-    NoAnswer {
-        /// The stream.
-        name: String,
-        /// What the client said.
-        cause: String,
-    },
+impl Default for StreamSettings {
+    fn default() -> Self {
+        Self {
+            name: "ODIN_TOKENS".into(),
+            subjects: vec!["odin.token.>".into(), "odin.global.>".into()],
+            max_age: Duration::from_secs(30),
+            max_msgs: 100_000,
+            max_bytes: 52_428_800,
+            replicas: 1,
+            update: false,
+        }
+    }
 }
 
-/// Whether NATS takes this as a stream's name.
-pub fn is_valid_stream_name(name: &str) -> bool {
-    let is_bad = |c: char| c.is_whitespace() || c.is_control() || ".*>/\\".contains(c);
-    !name.is_empty() && name.len() <= 255 && !name.contains(is_bad)
+/// What the operator has to put right in the settings.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StreamSettingsError {
+    /// A name that JetStream does not take.
+    #[error(
+        "the stream name {0:?} is not valid: 1 to 255 letters, digits, - and _, set JS_STREAM_NAME"
+    )]
+    Name(String),
+    /// No subject at all.
+    #[error("no subject is configured: set NATS_SUBJECTS, for example odin.token.>,odin.global.>")]
+    NoSubjects,
+    /// A subject that is not one.
+    #[error("the subject {subject:?} is not valid ({reason}): correct NATS_SUBJECTS")]
+    Subject {
+        /// The text.
+        subject: String,
+        /// The rule that it breaks.
+        reason: ChannelError,
+    },
+    /// A number of replicas that JetStream does not take.
+    #[error("{0} replicas are not possible: set JS_STREAM_REPLICAS to 1, 3 or 5")]
+    Replicas(usize),
+    /// An age that JetStream does not take.
+    #[error(
+        "a maximum age of {0:?} is not possible: set JS_STREAM_MAX_AGE to 0 or to 100ms and more"
+    )]
+    MaxAge(Duration),
 }
 
 impl StreamSettings {
+    /// Checks what can be checked without a broker; returns the subjects as patterns.
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub fn check(&self) -> Result<Vec<Pattern>, StreamSettingsError> {
+        let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
+        let is_name = !self.name.is_empty() && self.name.len() <= NAME_BYTES_MAX;
+        if !is_name || !self.name.chars().all(is_plain) {
+            return Err(StreamSettingsError::Name(self.name.clone()));
+        }
+        if !(1..=5).contains(&self.replicas) {
+            return Err(StreamSettingsError::Replicas(self.replicas));
+        }
+        if !self.max_age.is_zero() && self.max_age < Duration::from_millis(100) {
+            return Err(StreamSettingsError::MaxAge(self.max_age));
+        }
+        parse_subjects(&self.subjects)
+    }
+
     fn config(&self) -> Config {
-        Config {
+        let mut config = Config {
             name: self.name.clone(),
-            subjects: self.subjects.clone(),
-            max_age: self.max_age,
-            max_messages: self.max_messages,
-            max_bytes: self.max_bytes,
-            num_replicas: self.replicas,
             storage: StorageType::File,
             retention: RetentionPolicy::Limits,
-            discard: DiscardPolicy::Old,
             ..Config::default()
-        }
-    }
-
-    /// The stream, created if it is not there. What differs is warned of unless `is_known`.
-    pub(super) async fn ensure(
-        &self,
-        context: &Context,
-        is_known: bool,
-    ) -> Result<Stream<Info>, StreamError> {
-        let found = match context.get_stream(&self.name).await {
-            Ok(found) => found,
-            Err(error) => match error.kind() {
-                GetStreamErrorKind::JetStream(inner)
-                    if inner.error_code() == ErrorCode::STREAM_NOT_FOUND =>
-                {
-                    return self.create(context).await;
-                }
-                GetStreamErrorKind::JetStream(inner) => return Err(self.refused("read", &inner)),
-                _ => return Err(self.no_answer(&error)),
-            },
         };
-        let differences = differences(&found.cached_info().config, &self.config());
-        if differences.is_empty() {
-            return Ok(found);
-        }
-        if self.update {
-            return self.change(context, &found.cached_info().config, &differences).await;
-        }
-        if !is_known {
-            tracing::warn!(
-                stream = %self.name,
-                differences = %differences.join("; "),
-                "the stream exists with other settings and is used as it is; \
-                 JS_STREAM_UPDATE=true changes it"
-            );
-        }
-        Ok(found)
+        self.apply(&mut config);
+        config
     }
 
-    async fn create(&self, context: &Context) -> Result<Stream<Info>, StreamError> {
-        let stream =
-            context.create_stream(self.config()).await.map_err(|error| match error.kind() {
-                CreateStreamErrorKind::JetStream(inner) => self.refused("created", &inner),
-                CreateStreamErrorKind::JetStreamUnavailable => StreamError::NoJetStream,
-                _ => self.no_answer(&error),
-            })?;
-        tracing::info!(stream = %self.name, subjects = %self.subjects.join(","), "stream created");
-        Ok(stream)
-    }
-
-    /// Changes what the settings name and leaves the rest of the stream's configuration alone.
-    async fn change(
-        &self,
-        context: &Context,
-        existing: &Config,
-        differences: &[String],
-    ) -> Result<Stream<Info>, StreamError> {
-        let wanted = self.config();
+    fn apply(&self, config: &mut Config) {
         // NATS refuses a window for duplicates that is longer than a message's life.
-        let duplicate_window = match self.max_age {
-            Duration::ZERO => existing.duplicate_window,
-            max_age => existing.duplicate_window.min(max_age),
-        };
-        let config = Config {
-            duplicate_window,
-            subjects: wanted.subjects,
-            max_age: wanted.max_age,
-            max_messages: wanted.max_messages,
-            max_bytes: wanted.max_bytes,
-            num_replicas: wanted.num_replicas,
-            storage: wanted.storage,
-            retention: wanted.retention,
-            discard: wanted.discard,
-            ..existing.clone()
-        };
-        context.update_stream(&config).await.map_err(|error| match error.kind() {
-            CreateStreamErrorKind::JetStream(inner) => self.refused("changed", &inner),
-            _ => self.no_answer(&error),
-        })?;
-        let differences = differences.join("; ");
-        tracing::info!(stream = %self.name, %differences, "stream changed");
-        context.get_stream(&self.name).await.map_err(|error| self.no_answer(&error))
-    }
-
-    fn refused(&self, verb: &'static str, error: &JetStreamError) -> StreamError {
-        let code = error.error_code();
-        if code == ErrorCode::JETSTREAM_NOT_ENABLED
-            || code == ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT
-        {
-            return StreamError::NoJetStream;
+        if !self.max_age.is_zero() {
+            config.duplicate_window = config.duplicate_window.min(self.max_age);
         }
-        let fix = if code == ErrorCode::STREAM_SUBJECT_OVERLAP {
-            ": another stream has these subjects, set JS_STREAM_NAME to it or NATS_SUBJECTS to others"
-        } else if code == ErrorCode::INSUFFICIENT_RESOURCES
-            || code == ErrorCode::STORAGE_RESOURCES_EXCEEDED
-        {
-            ": lower JS_STREAM_MAX_BYTES, or give the server more storage"
-        } else {
-            ""
-        };
-        StreamError::Refused { name: self.name.clone(), verb, cause: error.to_string(), fix }
-    }
-
-    fn no_answer(&self, error: &dyn std::error::Error) -> StreamError {
-        let cause = cause(error);
-        if cause.contains("no responders") {
-            return StreamError::NoJetStream;
-        }
-        StreamError::NoAnswer { name: self.name.clone(), cause }
+        config.subjects.clone_from(&self.subjects);
+        config.max_age = self.max_age;
+        config.max_messages = self.max_msgs;
+        config.max_bytes = self.max_bytes;
+        config.num_replicas = self.replicas;
+        config.discard = DiscardPolicy::Old;
     }
 }
 
-/// What an existing stream has otherwise than wanted, as `setting: has X, configured Y`.
-fn differences(existing: &Config, wanted: &Config) -> Vec<String> {
+/// Parses configured subjects.
+///
+/// # Errors
+/// The first that is not valid, or that there is none.
+pub fn parse_subjects(subjects: &[String]) -> Result<Vec<Pattern>, StreamSettingsError> {
+    if subjects.is_empty() {
+        return Err(StreamSettingsError::NoSubjects);
+    }
+    let parse = |subject: &String| {
+        Pattern::parse(subject, SUBJECT_BYTES_MAX)
+            .map_err(|reason| StreamSettingsError::Subject { subject: subject.clone(), reason })
+    };
+    subjects.iter().map(parse).collect()
+}
+
+/// Why the stream cannot be used now. All are tried again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StreamError {
+    #[error("JetStream is not enabled: start nats-server with -js, or enable it for this account")]
+    JetStreamDisabled,
+    #[error(
+        "another stream stores some of these subjects: set JS_STREAM_NAME to its name, or change \
+         NATS_SUBJECTS"
+    )]
+    SubjectOverlap,
+    #[error(
+        "the broker has no room for the stream ({0}): lower JS_STREAM_MAX_BYTES or \
+         JS_STREAM_REPLICAS, or raise the broker's limits"
+    )]
+    NoRoom(String),
+    #[error(
+        "JetStream does not answer: either it has no leader now, or the credentials may not use \
+         $JS.API.>"
+    )]
+    NoAnswer,
+    #[error("the stream does not exist")]
+    Missing,
+    #[error("JetStream refuses: {0}")]
+    Refused(String),
+    #[error("a request to JetStream failed: {0}")]
+    Failed(String),
+}
+
+impl From<ApiError> for StreamError {
+    fn from(error: ApiError) -> Self {
+        match error.error_code() {
+            ErrorCode::STREAM_NOT_FOUND => Self::Missing,
+            ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
+                Self::JetStreamDisabled
+            }
+            ErrorCode::STREAM_SUBJECT_OVERLAP => Self::SubjectOverlap,
+            ErrorCode::INSUFFICIENT_RESOURCES
+            | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+            | ErrorCode::STORAGE_RESOURCES_EXCEEDED
+            | ErrorCode::MEMORY_RESOURCES_EXCEEDED
+            | ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED
+            | ErrorCode::STREAM_MAX_STREAM_BYTES_EXCEEDED
+            | ErrorCode::MAXIMUM_STREAMS_LIMIT
+            | ErrorCode::CLUSTER_NO_PEERS => Self::NoRoom(error.to_string()),
+            _ => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+/// Keeps the stream as configured, and remembers what was said about it.
+#[derive(Debug)]
+pub(crate) struct StreamKeeper {
+    settings: StreamSettings,
+    warned: String,
+}
+
+impl StreamKeeper {
+    pub(crate) fn new(settings: StreamSettings) -> Self {
+        Self { settings, warned: String::new() }
+    }
+
+    /// The stream as it is now; made if it was missing, changed if it differs and the settings
+    /// ask for it.
+    ///
+    /// # Errors
+    /// Why it cannot be used now.
+    pub(crate) async fn ensure(&mut self, context: &Context) -> Result<Info, StreamError> {
+        let info = match self.info(context).await {
+            Err(StreamError::Missing) => return self.create(context).await,
+            found => found?,
+        };
+        let differences = differences(&self.settings, &info.config);
+        if differences.is_empty() {
+            return Ok(info);
+        }
+        let text = differences.iter().map(Difference::to_string).collect::<Vec<_>>().join("; ");
+        if self.settings.update {
+            return self.update(context, info, &text).await;
+        }
+        if text != self.warned {
+            tracing::warn!(
+                stream = self.settings.name,
+                differences = text,
+                "the stream has other settings and is used as it is; JS_STREAM_UPDATE=true \
+                 changes it"
+            );
+            self.warned = text;
+        }
+        Ok(info)
+    }
+
+    /// The stream as it is now.
+    ///
+    /// # Errors
+    /// [`StreamError::Missing`], or why nothing is known.
+    pub(crate) async fn info(&self, context: &Context) -> Result<Info, StreamError> {
+        call(context, &format!("STREAM.INFO.{}", self.settings.name), &()).await
+    }
+
+    async fn create(&self, context: &Context) -> Result<Info, StreamError> {
+        let subject = format!("STREAM.CREATE.{}", self.settings.name);
+        let created = call::<_, Info>(context, &subject, &self.settings.config()).await?;
+        tracing::info!(
+            stream = self.settings.name,
+            subjects = self.settings.subjects.join(","),
+            "the stream was missing and has been created"
+        );
+        Ok(created)
+    }
+
+    async fn update(
+        &mut self,
+        context: &Context,
+        info: Info,
+        differences: &str,
+    ) -> Result<Info, StreamError> {
+        let mut config = info.config.clone();
+        self.settings.apply(&mut config);
+        let subject = format!("STREAM.UPDATE.{}", self.settings.name);
+        match call::<_, Info>(context, &subject, &config).await {
+            Ok(updated) => {
+                tracing::info!(stream = self.settings.name, differences, "the stream was changed");
+                Ok(updated)
+            }
+            Err(error) => {
+                if self.warned != differences {
+                    tracing::warn!(
+                        stream = self.settings.name,
+                        differences,
+                        %error,
+                        "the stream cannot be changed and is used as it is"
+                    );
+                    differences.clone_into(&mut self.warned);
+                }
+                Ok(info)
+            }
+        }
+    }
+}
+
+/// One request to the JetStream API.
+///
+/// # Errors
+/// Why there is no answer, or a refusal.
+pub(crate) async fn call<Q, A>(
+    context: &Context,
+    subject: &str,
+    query: &Q,
+) -> Result<A, StreamError>
+where
+    Q: Serialize + ?Sized,
+    A: serde::de::DeserializeOwned,
+{
+    let answer: Result<Response<A>, _> = context.request(subject.to_owned(), query).await;
+    match answer {
+        Ok(Response::Ok(answer)) => Ok(answer),
+        Ok(Response::Err { error }) => Err(error.into()),
+        Err(error) => Err(match error.kind() {
+            RequestErrorKind::NoResponders => StreamError::JetStreamDisabled,
+            RequestErrorKind::TimedOut => StreamError::NoAnswer,
+            RequestErrorKind::InvalidSubject | RequestErrorKind::Other => {
+                StreamError::Failed(error.to_string())
+            }
+        }),
+    }
+}
+
+/// A setting of a stream that is not as configured.
+#[derive(Debug, PartialEq, Eq)]
+struct Difference {
+    setting: &'static str,
+    has: String,
+    configured: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: has {}, configured {}", self.setting, self.has, self.configured)
+    }
+}
+
+fn differences(settings: &StreamSettings, has: &Config) -> Vec<Difference> {
+    let limit = |count: i64| if count <= 0 { "no limit".to_owned() } else { count.to_string() };
     let sorted = |subjects: &[String]| {
-        let mut subjects = subjects.to_vec();
-        subjects.sort();
+        let mut subjects: Vec<&str> = subjects.iter().map(String::as_str).collect();
+        subjects.sort_unstable();
         subjects.join(",")
     };
-    let pairs = [
-        ("subjects", sorted(&existing.subjects), sorted(&wanted.subjects)),
-        ("max_age", format!("{:?}", existing.max_age), format!("{:?}", wanted.max_age)),
-        ("max_msgs", existing.max_messages.to_string(), wanted.max_messages.to_string()),
-        ("max_bytes", existing.max_bytes.to_string(), wanted.max_bytes.to_string()),
-        ("replicas", existing.num_replicas.to_string(), wanted.num_replicas.to_string()),
-        ("storage", format!("{:?}", existing.storage), format!("{:?}", wanted.storage)),
-        ("retention", format!("{:?}", existing.retention), format!("{:?}", wanted.retention)),
-        ("discard", format!("{:?}", existing.discard), format!("{:?}", wanted.discard)),
+    let wanted = settings.config();
+    let rows = [
+        ("subjects", sorted(&has.subjects), sorted(&wanted.subjects)),
+        ("max_age", format!("{:?}", has.max_age), format!("{:?}", wanted.max_age)),
+        ("max_msgs", limit(has.max_messages), limit(wanted.max_messages)),
+        ("max_bytes", limit(has.max_bytes), limit(wanted.max_bytes)),
+        ("replicas", has.num_replicas.to_string(), wanted.num_replicas.to_string()),
+        ("storage", format!("{:?}", has.storage), format!("{:?}", wanted.storage)),
+        ("retention", format!("{:?}", has.retention), format!("{:?}", wanted.retention)),
+        ("discard", format!("{:?}", has.discard), format!("{:?}", wanted.discard)),
     ];
-    pairs
-        .into_iter()
+    rows.into_iter()
         .filter(|(_, has, configured)| has != configured)
-        .map(|(name, has, configured)| format!("{name}: has {has}, configured {configured}"))
+        .map(|(setting, has, configured)| Difference { setting, has, configured })
         .collect()
 }
 
@@ -218,41 +351,62 @@ fn differences(existing: &Config, wanted: &Config) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn settings() -> StreamSettings {
-        StreamSettings {
-            name: "S".into(),
-            subjects: vec!["b.>".into(), "a.>".into()],
-            max_age: Duration::from_secs(30),
-            max_messages: 100,
-            max_bytes: 1_000,
-            replicas: 1,
-            update: false,
-        }
+    #[test]
+    fn a_stream_as_configured_has_no_differences() {
+        let settings = StreamSettings::default();
+        let mut config = settings.config();
+        config.subjects.reverse();
+        assert_eq!(differences(&settings, &config), []);
+        config.max_bytes = -1;
+        let unlimited = StreamSettings { max_bytes: 0, ..settings };
+        assert_eq!(differences(&unlimited, &config), [], "0 and -1 both mean no limit");
     }
 
     #[test]
-    fn each_difference_is_named() {
-        let wanted = settings().config();
-        let same = Config { subjects: vec!["a.>".into(), "b.>".into()], ..wanted.clone() };
-        assert_eq!(differences(&same, &wanted), [""; 0]);
-        let other = Config {
+    fn each_difference_is_named_with_both_values() {
+        let settings = StreamSettings::default();
+        let config = Config {
+            subjects: vec!["odin.>".into()],
             max_age: Duration::from_secs(60),
+            max_messages: -1,
             storage: StorageType::Memory,
-            ..wanted.clone()
+            ..settings.config()
         };
+        let texts: Vec<String> =
+            differences(&settings, &config).iter().map(Difference::to_string).collect();
         assert_eq!(
-            differences(&other, &wanted),
-            ["max_age: has 60s, configured 30s", "storage: has Memory, configured File"]
+            texts,
+            [
+                "subjects: has odin.>, configured odin.global.>,odin.token.>",
+                "max_age: has 60s, configured 30s",
+                "max_msgs: has no limit, configured 100000",
+                "storage: has Memory, configured File",
+            ]
         );
     }
 
     #[test]
-    fn stream_names() {
-        for name in ["ODIN_TOKENS", "a-b"] {
-            assert!(is_valid_stream_name(name), "{name}");
+    fn settings_that_jetstream_would_refuse_are_found_at_start() {
+        let base = StreamSettings::default;
+        let name = |name: &str| StreamSettings { name: name.into(), ..base() };
+        let subjects = |subjects: &[&str]| StreamSettings {
+            subjects: subjects.iter().map(ToString::to_string).collect(),
+            ..base()
+        };
+        let cases = [
+            (name(""), "JS_STREAM_NAME"),
+            (name("a.b"), "\"a.b\""),
+            (name("a/b"), "\"a/b\""),
+            (name(&"x".repeat(256)), "JS_STREAM_NAME"),
+            (subjects(&[]), "NATS_SUBJECTS"),
+            (subjects(&["a.>.b"]), "\"a.>.b\""),
+            (StreamSettings { replicas: 0, ..base() }, "JS_STREAM_REPLICAS"),
+            (StreamSettings { max_age: Duration::from_millis(1), ..base() }, "JS_STREAM_MAX_AGE"),
+        ];
+        for (settings, expected) in cases {
+            let error = settings.check().unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
         }
-        for name in ["", "a.b", "a b", "a*", ">", "a/b"] {
-            assert!(!is_valid_stream_name(name), "{name}");
-        }
+        assert_eq!(base().check().unwrap().len(), 2);
     }
 }

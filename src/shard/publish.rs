@@ -71,7 +71,7 @@ impl Shard {
                 Err(Full) => {
                     self.stats.dropped += 1;
                     connection.drops_in_row = connection.drops_in_row.saturating_add(1);
-                    if connection.drops_in_row == DROPS_IN_ROW_MAX {
+                    if connection.drops_in_row >= DROPS_IN_ROW_MAX {
                         self.slow.push(connection.id);
                     }
                 }
@@ -107,8 +107,8 @@ impl Shard {
     fn on_epoch(&mut self, epoch: Epoch, wire: &mut impl Wire) {
         self.log = RecentLog::default();
         self.newest = NewestEvents::default();
-        if let Some(_before) = self.epoch.replace(epoch.clone()) {
-            let reason = "stream_recreated";
+        if let Some(before) = self.epoch.replace(epoch.clone()) {
+            let reason = if before == epoch { "history_lost" } else { "stream_recreated" };
             let resync = Resync { epoch: &epoch.0, reason };
             self.tell_everyone(&ServerMessage::Resync(resync), wire);
         }

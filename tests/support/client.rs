@@ -1,6 +1,7 @@
 //! A client on tungstenite, for tests that read and write messages.
 
 use std::net::{SocketAddr, TcpStream};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use tungstenite::protocol::CloseFrame;
@@ -85,7 +86,10 @@ impl Client {
     }
 
     fn read(&mut self) -> Value {
+        let deadline = Instant::now() + GUARD;
         loop {
+            // Pings go on for ever.
+            assert!(Instant::now() < deadline, "no message comes");
             match self.socket.read().expect("a message") {
                 Message::Text(text) => return serde_json::from_str(&text).unwrap(),
                 Message::Ping(_) | Message::Pong(_) => {}

@@ -5,14 +5,17 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
+pub mod broker;
 pub mod client;
+pub mod jwt;
 pub mod nats;
 pub mod server;
+pub mod source;
 
 use std::time::Duration;
 
+pub use broker::Nats;
 pub use client::Client;
-pub use nats::Nats;
 pub use server::Server;
 
 /// After so long a test that waits has failed.

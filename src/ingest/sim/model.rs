@@ -1,398 +1,397 @@
-//! Tokens with prices that walk at random, and the events that they cause. Pure: the seed and
-//! the clock come from outside. Bound: one pending event per token, and what one call is due,
-//! at most [`DUE_MAX`].
+//! Tokens whose prices walk at random, and when each of them has something to say.
+//!
+//! Pure: the dice are seeded and `now` is passed in, so one seed gives one sequence of events.
+//! Bounds: [`TOKENS_MAX`] tokens; a model that was not asked for a while makes up at most one
+//! second of events.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::fmt::Write;
 
 use rand::rngs::SmallRng;
-use rand::{Rng as _, SeedableRng as _};
-use serde_json::{Map, Value, json};
+use rand::{Rng, SeedableRng};
 
-/// Tokens that people know; further ones are made up.
-const NAMED: [(&str, &str, f64); 10] = [
-    ("BTC", "Bitcoin", 65_000.0),
-    ("ETH", "Ethereum", 3_200.0),
-    ("ODIN", "Odin", 0.42),
-    ("SOL", "Solana", 150.0),
-    ("DOGE", "Dogecoin", 0.12),
-    ("PEPE", "Pepe", 0.000_011),
-    ("WIF", "Dogwifhat", 1.9),
-    ("BONK", "Bonk", 0.000_024),
-    ("RUNE", "Thorchain", 4.8),
-    ("ORDI", "Ordinals", 31.0),
-];
+use super::payload::{self, Stamp};
 
-/// What happens to a token, and how often out of 100.
-const KINDS: [(&str, u32); 10] = [
-    ("trade", 45),
-    ("update", 25),
-    ("liquidity", 8),
-    ("comment", 6),
-    ("balances", 5),
-    ("favorites", 4),
-    ("social", 3),
-    ("metadata", 2),
-    ("analytics", 1),
-    ("creation", 1),
-];
+/// Tokens that one model holds: 200 bytes each.
+const TOKENS_MAX: usize = 100_000;
 
+/// A token speaks every so many milliseconds if no total rate is set.
+const PERIOD_MS: std::ops::RangeInclusive<u64> = 1_000..=5_000;
+
+/// The list of trending tokens comes this often.
 const TRENDING_EVERY_MS: u64 = 5_000;
-const NEW_LISTING_EVERY_MS: u64 = 60_000;
-const RHYTHM_MS: std::ops::RangeInclusive<u64> = 1_000..=5_000;
 
-/// Events of one call; what is due beyond it is left out, so that a process that was stopped for
-/// a minute does not make up for it in one go.
-const DUE_MAX: usize = 10_000;
+/// A new listing comes after a time in this range.
+const LISTING_AFTER_MS: std::ops::RangeInclusive<u64> = 20_000..=60_000;
 
-/// Payloads are filled up to at least so many bytes.
-const PAYLOAD_BYTES_MIN: usize = 500;
+/// The tokens that have a name; further ones are T0011, T0012 and so on.
+const NAMED: [(&str, &str, f64); 10] = [
+    ("BTC", "Bitcoin", 97_000.0),
+    ("ETH", "Ethereum", 3_400.0),
+    ("ODIN", "Odin", 0.42),
+    ("SOL", "Solana", 210.0),
+    ("DOGE", "Dogecoin", 0.38),
+    ("PEPE", "Pepe", 0.000_02),
+    ("SHIB", "Shiba Inu", 0.000_025),
+    ("AVAX", "Avalanche", 41.0),
+    ("LINK", "Chainlink", 17.5),
+    ("ORDI", "Ordi", 38.0),
+];
 
-const FILLER: &str = "Community updates, holder distribution and liquidity depth are refreshed with \
-    every block. Past performance says nothing about what comes next; please trade with care and \
-    keep your keys to yourself. Data is simulated and stands for no real market. ";
-
-/// How the simulator behaves.
-#[derive(Debug, Clone, PartialEq)]
+/// What the simulator plays.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SimSettings {
-    /// Tokens.
+    /// Tokens, 1 to 100,000; the first ten have names.
     pub tokens: usize,
-    /// Events per second in all; 0: each token at its own rhythm.
-    pub rate: f64,
-    /// The same seed and clock give the same events.
+    /// Events per second in all; `None` gives each token a rhythm of its own, 1 to 5 s.
+    pub events_per_second: Option<u32>,
+    /// The same seed plays the same game.
     pub seed: u64,
 }
 
-/// An event to publish.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SimEvent {
-    /// The NATS subject.
-    pub subject: String,
-    /// JSON.
-    pub payload: String,
+impl Default for SimSettings {
+    fn default() -> Self {
+        Self { tokens: 10, events_per_second: None, seed: 1 }
+    }
 }
 
-#[derive(Debug)]
-struct Token {
-    symbol: String,
-    name: String,
-    price: f64,
-    supply: f64,
-    volume: f64,
-    holders: u64,
-    rhythm_ms: u64,
-    last_price: f64,
+/// One event, valid until the next is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SimEvent<'a> {
+    pub(crate) subject: &'a str,
+    pub(crate) payload: &'a str,
 }
 
-/// The simulated market.
+/// What happens to a token, and how often out of 100.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Trade,
+    Update,
+    Liquidity,
+    Analytics,
+    Balances,
+    Social,
+    Comment,
+    Favorites,
+    Metadata,
+    Creation,
+}
+
+/// Every kind with its weight; the weights add up to 100.
+const KINDS: [(Kind, &str, u32); 10] = [
+    (Kind::Trade, "trade", 40),
+    (Kind::Update, "update", 35),
+    (Kind::Liquidity, "liquidity", 6),
+    (Kind::Analytics, "analytics", 5),
+    (Kind::Balances, "balances", 4),
+    (Kind::Social, "social", 3),
+    (Kind::Comment, "comment", 3),
+    (Kind::Favorites, "favorites", 2),
+    (Kind::Metadata, "metadata", 1),
+    (Kind::Creation, "creation", 1),
+];
+
+/// A made-up token.
 #[derive(Debug)]
-pub struct Model {
+pub(super) struct Token {
+    pub(super) id: String,
+    pub(super) ticker: String,
+    pub(super) name: String,
+    pub(super) price: f64,
+    pub(super) price_open: f64,
+    pub(super) volume: u64,
+    pub(super) supply: u64,
+    pub(super) holders: u64,
+    pub(super) transactions: u64,
+    pub(super) created_ms: u64,
+    period_ms: u64,
+}
+
+/// When the next token speaks.
+#[derive(Debug)]
+enum Pace {
+    /// Each token by itself: (due, index), the earliest on top.
+    Rhythm(BinaryHeap<Reverse<(u64, usize)>>),
+    /// All together.
+    Total { events_per_second: u64, start_ms: u64, given: u64 },
+}
+
+/// The tokens and what they say next.
+#[derive(Debug)]
+pub(crate) struct Model {
     rng: SmallRng,
     tokens: Vec<Token>,
-    rate: f64,
-    start_ms: u64,
-    /// With a fixed rate: events made so far.
-    made: u64,
-    /// With rhythms: when each token is due next.
-    due: BinaryHeap<Reverse<(u64, usize)>>,
-    trending_at_ms: u64,
-    listing_at_ms: u64,
+    pace: Pace,
+    trending_due_ms: u64,
+    listing_due_ms: u64,
+    number: u64,
+    subject: String,
+    payload: String,
 }
 
 impl Model {
-    /// A market that opens at `now_ms`.
-    pub fn new(settings: &SimSettings, now_ms: u64) -> Self {
+    /// The tokens at their starting prices.
+    pub(crate) fn new(settings: &SimSettings, now_ms: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(settings.seed);
+        let count = settings.tokens.clamp(1, TOKENS_MAX);
         let tokens: Vec<Token> =
-            (0..settings.tokens.max(1)).map(|index| Token::new(index, &mut rng)).collect();
-        let due = tokens
-            .iter()
-            .enumerate()
-            .map(|(index, token)| Reverse((now_ms + rng.random_range(0..token.rhythm_ms), index)))
-            .collect();
+            (0..count).map(|index| Token::new(index, now_ms, &mut rng)).collect();
+        let pace = match settings.events_per_second {
+            Some(rate) => {
+                Pace::Total { events_per_second: rate.into(), start_ms: now_ms, given: 0 }
+            }
+            None => Pace::Rhythm(
+                tokens
+                    .iter()
+                    .enumerate()
+                    .map(|(index, token)| {
+                        Reverse((now_ms + rng.random_range(0..token.period_ms), index))
+                    })
+                    .collect(),
+            ),
+        };
         Self {
-            rng,
             tokens,
-            rate: settings.rate,
-            start_ms: now_ms,
-            made: 0,
-            due,
-            trending_at_ms: now_ms + TRENDING_EVERY_MS,
-            listing_at_ms: now_ms + NEW_LISTING_EVERY_MS,
+            pace,
+            trending_due_ms: now_ms + TRENDING_EVERY_MS,
+            listing_due_ms: now_ms + rng.random_range(LISTING_AFTER_MS),
+            number: 0,
+            subject: String::new(),
+            payload: String::new(),
+            rng,
         }
     }
 
-    /// Everything that is due at `now_ms`.
-    pub fn due(&mut self, now_ms: u64) -> Vec<SimEvent> {
-        let mut events = Vec::new();
-        if self.rate > 0.0 {
-            let elapsed_s = now_ms.saturating_sub(self.start_ms) as f64 / 1_000.0;
-            let target = (elapsed_s * self.rate) as u64;
-            let count = (target.saturating_sub(self.made) as usize).min(DUE_MAX);
-            self.made = target;
-            for _ in 0..count {
-                let index = self.rng.random_range(0..self.tokens.len());
-                events.push(self.token_event(index, now_ms));
+    /// When the next event is due, in milliseconds since the Unix epoch.
+    pub(crate) fn next_due_ms(&self) -> u64 {
+        let token_due = match &self.pace {
+            Pace::Rhythm(heap) => heap.peek().map_or(u64::MAX, |Reverse((due, _))| *due),
+            // The globals take a slot of the total: they are never due by themselves.
+            Pace::Total { events_per_second: 0, .. } => return u64::MAX,
+            Pace::Total { events_per_second, start_ms, given } => {
+                return start_ms + ((given + 1) * 1_000).div_ceil(*events_per_second);
             }
-        } else {
-            while let Some(&Reverse((at_ms, index))) = self.due.peek() {
-                if at_ms > now_ms || events.len() >= DUE_MAX {
-                    break;
-                }
-                self.due.pop();
-                self.due.push(Reverse((now_ms + self.tokens[index].rhythm_ms, index)));
-                events.push(self.token_event(index, now_ms));
+        };
+        token_due.min(self.trending_due_ms).min(self.listing_due_ms)
+    }
+
+    /// The next event that is due at `now_ms`, if one is.
+    pub(crate) fn next(&mut self, now_ms: u64) -> Option<SimEvent<'_>> {
+        if self.next_due_ms() > now_ms {
+            return None;
+        }
+        let mut take_slot = true;
+        self.number += 1;
+        let stamp = Stamp { number: self.number, sent_at_ms: now_ms };
+        self.subject.clear();
+        self.payload.clear();
+        if self.trending_due_ms <= now_ms {
+            self.trending_due_ms = now_ms + TRENDING_EVERY_MS;
+            self.subject.push_str("odin.global.trending");
+            payload::trending(&mut self.payload, stamp, &self.tokens, &mut self.rng);
+            take_slot = matches!(self.pace, Pace::Total { .. });
+        } else if self.listing_due_ms <= now_ms {
+            self.listing_due_ms = now_ms + self.rng.random_range(LISTING_AFTER_MS);
+            self.subject.push_str("odin.global.new_listing");
+            let token = &self.tokens[self.rng.random_range(0..self.tokens.len())];
+            payload::new_listing(&mut self.payload, stamp, token, &mut self.rng);
+            take_slot = matches!(self.pace, Pace::Total { .. });
+        }
+        if take_slot {
+            let index = self.take_slot(now_ms);
+            if self.subject.is_empty() {
+                self.speak(index, stamp);
             }
         }
-        if now_ms >= self.trending_at_ms {
-            self.trending_at_ms = now_ms + TRENDING_EVERY_MS;
-            events.push(self.trending(now_ms));
-        }
-        if now_ms >= self.listing_at_ms {
-            self.listing_at_ms = now_ms + NEW_LISTING_EVERY_MS;
-            events.push(self.new_listing(now_ms));
-        }
-        events
+        Some(SimEvent { subject: &self.subject, payload: &self.payload })
     }
 
-    /// When something is due next: with a fixed rate at once, for its events are made as often as
-    /// the caller asks.
-    pub fn next_ms(&self) -> u64 {
-        if self.rate > 0.0 {
-            return 0;
+    /// Uses up the slot that is due; says whose it is.
+    fn take_slot(&mut self, now_ms: u64) -> usize {
+        match &mut self.pace {
+            Pace::Rhythm(heap) => {
+                let Some(Reverse((due, index))) = heap.pop() else { return 0 };
+                // One that is late by more than its period does not catch up.
+                let next = (due + self.tokens[index].period_ms).max(now_ms + 1);
+                heap.push(Reverse((next, index)));
+                index
+            }
+            Pace::Total { events_per_second, start_ms, given } => {
+                let due = (now_ms - *start_ms) * *events_per_second / 1_000;
+                *given = (*given + 1).max(due.saturating_sub(*events_per_second));
+                self.rng.random_range(0..self.tokens.len())
+            }
         }
-        let token_ms = self.due.peek().map_or(u64::MAX, |Reverse((at_ms, _))| *at_ms);
-        token_ms.min(self.trending_at_ms).min(self.listing_at_ms)
     }
 
-    fn token_event(&mut self, index: usize, now_ms: u64) -> SimEvent {
-        let mut draw = self.rng.random_range(0..100);
-        let kind = KINDS
-            .iter()
-            .find(|(_, weight)| {
-                let is_here = draw < *weight;
-                draw = draw.saturating_sub(*weight);
-                is_here
-            })
-            .map_or("trade", |(kind, _)| kind);
+    fn speak(&mut self, index: usize, stamp: Stamp) {
         let token = &mut self.tokens[index];
-        token.step(&mut self.rng);
-        let mut payload = token.fields(now_ms);
-        for (name, value) in extra_fields(kind, token, &mut self.rng) {
-            payload.insert(name.to_owned(), value);
-        }
-        let subject = format!("odin.token.{}.{kind}", token.symbol);
-        SimEvent { subject, payload: filled(payload) }
-    }
-
-    fn trending(&mut self, now_ms: u64) -> SimEvent {
-        let mut order: Vec<&Token> = self.tokens.iter().collect();
-        order.sort_by(|a, b| b.volume.total_cmp(&a.volume));
-        let list: Vec<Value> = order
-            .iter()
-            .take(5)
-            .enumerate()
-            .map(|(rank, token)| {
-                json!({"rank": rank + 1, "id": token.id(), "ticker": token.symbol,
-                       "price": round(token.price), "volume": round(token.volume)})
-            })
-            .collect();
-        let payload = json!({"tokens": list, "sent_at": now_ms});
-        SimEvent {
-            subject: "odin.global.trending".into(),
-            payload: filled(payload.as_object().cloned().unwrap_or_default()),
-        }
-    }
-
-    fn new_listing(&mut self, now_ms: u64) -> SimEvent {
-        let index = self.rng.random_range(0..self.tokens.len());
-        let payload = filled(self.tokens[index].fields(now_ms));
-        SimEvent { subject: "odin.global.new_listing".into(), payload }
+        let (kind, word) = draw_kind(&mut self.rng);
+        token.live_on(kind, &mut self.rng);
+        // Writing to a String cannot fail.
+        write!(self.subject, "odin.token.{}.{word}", token.ticker).ok();
+        payload::token(&mut self.payload, stamp, (kind, word), token, &mut self.rng);
     }
 }
 
 impl Token {
-    fn new(index: usize, rng: &mut SmallRng) -> Self {
-        let (symbol, name, price) = match NAMED.get(index) {
-            Some((symbol, name, price)) => ((*symbol).to_owned(), (*name).to_owned(), *price),
+    fn new(index: usize, now_ms: u64, rng: &mut SmallRng) -> Self {
+        let (ticker, name, price) = match NAMED.get(index) {
+            Some((ticker, name, price)) => ((*ticker).to_owned(), (*name).to_owned(), *price),
             None => {
                 let number = index + 1;
-                let price = 10_f64.powf(rng.random_range(-5.0..2.0));
-                (format!("T{number:04}"), format!("Token {number}"), price)
+                (
+                    format!("T{number:04}"),
+                    format!("Token {number:04}"),
+                    rng.random_range(0.01..10.0),
+                )
             }
         };
         Self {
-            symbol,
+            id: format!("{:04x}", index + 0x2000),
+            ticker,
             name,
             price,
-            supply: 10_f64.powf(rng.random_range(6.0..9.0)),
-            volume: price * rng.random_range(1_000.0..100_000.0),
-            holders: rng.random_range(50..50_000),
-            rhythm_ms: rng.random_range(RHYTHM_MS),
-            last_price: price,
+            price_open: price,
+            volume: rng.random_range(10_000..5_000_000),
+            supply: 21_000_000,
+            holders: rng.random_range(100..90_000),
+            transactions: rng.random_range(1_000..500_000),
+            created_ms: now_ms.saturating_sub(rng.random_range(86_400_000..31_536_000_000)),
+            period_ms: rng.random_range(PERIOD_MS),
         }
     }
 
-    fn id(&self) -> String {
-        format!("id-{}", self.symbol.to_ascii_lowercase())
+    /// What all of it is worth.
+    pub(super) fn market_cap(&self) -> f64 {
+        self.price * self.supply as f64
     }
 
-    /// One step of a geometric random walk, at most 2 % either way: it cannot reach zero.
-    fn step(&mut self, rng: &mut SmallRng) {
-        self.last_price = self.price;
-        self.price = (self.price * (1.0 + rng.random_range(-0.02..0.02))).max(1e-9);
-        self.volume = (self.volume * 0.999 + self.price * rng.random_range(0.0..500.0)).max(0.0);
-        self.holders = self.holders.saturating_add_signed(rng.random_range(-2..=3)).max(1);
-    }
-
-    fn fields(&self, now_ms: u64) -> Map<String, Value> {
-        let value = json!({
-            "id": self.id(),
-            "name": self.name,
-            "ticker": self.symbol,
-            "price": round(self.price),
-            "price_before": round(self.last_price),
-            "marketcap": round(self.price * self.supply),
-            "volume": round(self.volume),
-            "holder_count": self.holders,
-            "btc_liquidity": round(self.volume * 0.11),
-            "token_liquidity": round(self.supply * 0.04),
-            "total_supply": round(self.supply),
-            "last_action_time": now_ms,
-            "sent_at": now_ms,
-        });
-        value.as_object().cloned().unwrap_or_default()
+    /// One step of the random walk. The price stays between a hundredth and the hundredfold of
+    /// where it began, so it is always positive.
+    fn live_on(&mut self, kind: Kind, rng: &mut SmallRng) {
+        self.price *= rng.random_range(0.99..1.010_1);
+        self.price = self.price.clamp(self.price_open / 100.0, self.price_open * 100.0);
+        if kind == Kind::Trade {
+            self.transactions += 1;
+            self.volume += rng.random_range(1..2_000);
+        }
+        if kind == Kind::Balances && rng.random_bool(0.5) {
+            self.holders += 1;
+        }
     }
 }
 
-fn extra_fields(kind: &str, token: &Token, rng: &mut SmallRng) -> Vec<(&'static str, Value)> {
-    let user = format!("user-{:05}", rng.random_range(0..100_000));
-    let amount = round(rng.random_range(0.1..5_000.0));
-    match kind {
-        "trade" => vec![
-            ("side", json!(if rng.random_bool(0.5) { "buy" } else { "sell" })),
-            ("amount", json!(amount)),
-            ("total", json!(round(amount * token.price))),
-            ("user", json!(user)),
-            ("trade_id", json!(format!("{:016x}", rng.random::<u64>()))),
-        ],
-        "liquidity" => vec![("change", json!(amount)), ("user", json!(user))],
-        "comment" | "social" => vec![
-            ("user", json!(user)),
-            ("text", json!(format!("{} to the moon \u{1F680}", token.name))),
-        ],
-        "favorites" => vec![("favorites", json!(rng.random_range(0..9_999)))],
-        "balances" => vec![("user", json!(user)), ("balance", json!(amount))],
-        "analytics" => vec![("buys_1h", json!(rng.random_range(0..500)))],
-        "creation" => vec![("creator", json!(user))],
-        _ => Vec::new(),
+fn draw_kind(rng: &mut SmallRng) -> (Kind, &'static str) {
+    let mut roll = rng.random_range(0..100);
+    for (kind, word, weight) in KINDS {
+        if roll < weight {
+            return (kind, word);
+        }
+        roll -= weight;
     }
-}
-
-/// Eight significant digits, as the backend sends them.
-fn round(value: f64) -> f64 {
-    if value <= 0.0 {
-        return 0.0;
-    }
-    let scale = 10_f64.powi(7 - value.log10().floor() as i32);
-    (value * scale).round() / scale
-}
-
-/// The payload's text, with a description that fills it up.
-fn filled(mut payload: Map<String, Value>) -> String {
-    let bytes = Value::Object(payload.clone()).to_string().len();
-    let missing = PAYLOAD_BYTES_MIN.saturating_sub(bytes + r#","description":"""#.len());
-    let text: String = FILLER.chars().cycle().take(missing).collect();
-    payload.insert("description".into(), text.into());
-    Value::Object(payload).to_string()
+    (Kind::Trade, "trade")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use std::collections::BTreeMap;
+    use std::collections::{HashMap, HashSet};
 
-    fn events(settings: &SimSettings, seconds: u64) -> Vec<SimEvent> {
-        let mut model = Model::new(settings, 1_000);
-        (0..seconds * 20).flat_map(|tick| model.due(1_000 + tick * 50)).collect()
+    use super::*;
+    use crate::channel::Pattern;
+
+    const START_MS: u64 = 1_732_150_000_000;
+
+    /// Plays the model for some seconds, one millisecond after the other.
+    fn play(settings: &SimSettings, seconds: u64) -> Vec<(u64, String, String)> {
+        let mut model = Model::new(settings, START_MS);
+        let mut events = Vec::new();
+        for now_ms in START_MS..START_MS + seconds * 1_000 {
+            while let Some(event) = model.next(now_ms) {
+                events.push((now_ms, event.subject.to_owned(), event.payload.to_owned()));
+            }
+        }
+        events
+    }
+
+    fn total(tokens: usize, rate: u32) -> SimSettings {
+        SimSettings { tokens, events_per_second: Some(rate), seed: 7 }
     }
 
     #[test]
-    fn payloads_are_realistic_and_prices_positive() {
-        let settings = SimSettings { tokens: 200, rate: 500.0, seed: 3 };
-        let mut kinds: BTreeMap<String, u32> = BTreeMap::new();
-        for event in events(&settings, 130) {
-            let value: Value = serde_json::from_str(&event.payload).unwrap();
-            let length = event.payload.len();
-            assert!((500..=800).contains(&length), "{length}: {}", event.payload);
-            let tokens: Vec<&str> = event.subject.split('.').collect();
-            *kinds.entry(tokens[tokens.len() - 1].to_owned()).or_default() += 1;
-            if event.subject.ends_with("trending") {
+    fn the_weights_are_percentages() {
+        assert_eq!(KINDS.iter().map(|(_, _, weight)| weight).sum::<u32>(), 100);
+    }
+
+    #[test]
+    fn payloads_are_json_objects_of_500_to_800_bytes_with_the_real_fields() {
+        for (_, subject, payload) in play(&total(3_000, 1_000), 61) {
+            assert!((500..=800).contains(&payload.len()), "{} bytes: {payload}", payload.len());
+            let value: serde_json::Value = serde_json::from_str(&payload).unwrap();
+            assert!(value["sent_at"].as_u64().unwrap() >= START_MS);
+            if subject == "odin.global.trending" {
                 assert_eq!(value["tokens"].as_array().unwrap().len(), 5);
                 continue;
             }
-            assert!(value["price"].as_f64().unwrap() > 0.0, "{}", event.payload);
-            for field in [
-                "id",
-                "name",
-                "ticker",
-                "marketcap",
-                "volume",
-                "holder_count",
-                "btc_liquidity",
-                "token_liquidity",
-                "last_action_time",
-            ] {
-                assert!(!value[field].is_null(), "{field}");
+            for field in ["price", "marketcap", "volume", "btc_liquidity", "token_liquidity"] {
+                assert!(value[field].as_f64().unwrap() > 0.0, "{field} in {payload}");
+            }
+            for field in ["id", "name", "ticker", "holder_count", "last_action_time"] {
+                assert!(!value[field].is_null(), "{field} in {payload}");
             }
         }
-        assert_eq!(kinds.len(), KINDS.len() + 2, "{kinds:?}");
-        assert_eq!(kinds["trending"], 25);
-        assert!(kinds["trade"] > kinds["update"] && kinds["update"] > kinds["liquidity"]);
     }
 
     #[test]
-    fn the_same_seed_gives_the_same_events() {
-        let settings = SimSettings { tokens: 20, rate: 0.0, seed: 5 };
-        assert_eq!(events(&settings, 20), events(&settings, 20));
-        let other = SimSettings { seed: 6, ..settings.clone() };
-        assert_ne!(events(&settings, 20), events(&other, 20));
-    }
-
-    #[test]
-    fn each_token_has_its_own_rhythm_of_one_to_five_seconds() {
-        let settings = SimSettings { tokens: 10, rate: 0.0, seed: 5 };
-        let mut counts: BTreeMap<String, u32> = BTreeMap::new();
-        for event in events(&settings, 60) {
-            if let Some(rest) = event.subject.strip_prefix("odin.token.") {
-                *counts.entry(rest.split('.').next().unwrap().to_owned()).or_default() += 1;
-            }
+    fn every_kind_of_event_comes_and_trades_and_updates_most() {
+        let mut counts: HashMap<String, u32> = HashMap::new();
+        for (_, subject, _) in play(&total(20, 500), 120) {
+            assert!(!Pattern::parse(&subject, 256).unwrap().is_wildcard());
+            *counts.entry(subject.rsplit('.').next().unwrap().to_owned()).or_default() += 1;
         }
-        assert_eq!(counts.len(), 10);
-        assert!(counts.values().all(|count| (11..=61).contains(count)), "{counts:?}");
-        assert!(counts.contains_key("BTC") && counts.contains_key("ODIN"));
+        assert_eq!(counts.len(), 12, "{counts:?}");
+        assert!(counts["trade"] > counts["update"] && counts["update"] > counts["liquidity"] * 3);
+        assert_eq!(counts["trending"], 23, "every 5 s of 120");
     }
 
     #[test]
-    fn sleeping_until_the_next_event_misses_none() {
-        let settings = SimSettings { tokens: 10, rate: 0.0, seed: 5 };
-        let mut model = Model::new(&settings, 1_000);
-        let mut now_ms = 1_000;
-        for _ in 0..1_000 {
-            assert!(model.due(now_ms).iter().all(|event| !event.subject.is_empty()));
-            assert!(model.next_ms() > now_ms);
-            now_ms = model.next_ms();
+    fn one_seed_gives_one_game() {
+        let settings = SimSettings { tokens: 50, events_per_second: None, seed: 3 };
+        assert_eq!(play(&settings, 10), play(&settings, 10));
+        assert_ne!(play(&settings, 10), play(&SimSettings { seed: 4, ..settings.clone() }, 10));
+    }
+
+    #[test]
+    fn a_total_rate_is_kept_to_the_event() {
+        for rate in [1, 7, 1_000, 20_000] {
+            assert_eq!(play(&total(10, rate), 5).len() as u32, 5 * rate - rate.div_ceil(1_000));
         }
-        assert!((150_000..400_000).contains(&now_ms), "{now_ms}");
     }
 
     #[test]
-    fn a_fixed_rate_is_kept_and_a_pause_is_not_made_up_for_without_bound() {
-        let settings = SimSettings { tokens: 10, rate: 2_000.0, seed: 5 };
-        let count = events(&settings, 10).len();
-        assert!((19_800..=20_010).contains(&count), "{count}");
-        let mut model = Model::new(&settings, 0);
-        assert!(model.due(3_600_000).len() <= DUE_MAX + 2);
-        assert!(model.due(3_600_100).len() <= 202);
+    fn tokens_speak_in_a_rhythm_of_their_own() {
+        let events = play(&SimSettings { tokens: 12, events_per_second: None, seed: 1 }, 20);
+        let tickers: HashSet<&str> =
+            events.iter().filter_map(|(_, subject, _)| subject.split('.').nth(2)).collect();
+        assert!(tickers.contains("BTC") && tickers.contains("T0011") && tickers.contains("T0012"));
+        let btc: Vec<u64> = events
+            .iter()
+            .filter(|(_, subject, _)| subject.starts_with("odin.token.BTC."))
+            .map(|(at, _, _)| *at)
+            .collect();
+        let gaps: HashSet<u64> = btc.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert_eq!(gaps.len(), 1, "{gaps:?}");
+        assert!(PERIOD_MS.contains(gaps.iter().next().unwrap()));
+    }
+
+    #[test]
+    fn a_model_that_slept_makes_up_one_second_at_most() {
+        let mut model = Model::new(&total(10, 100), START_MS);
+        let mut events = 0;
+        while model.next(START_MS + 60_000).is_some() {
+            events += 1;
+        }
+        assert!((100..=101).contains(&events), "{events}");
     }
 }

@@ -1,0 +1,209 @@
+//! One ephemeral pull consumer: how it is made, and when it has caught up.
+//!
+//! It acknowledges nothing, lives in memory on one server and disappears by itself: the position
+//! is ours. Bounds: at most [`PULL_MESSAGES`] x 1.5 messages are under way, so that a source
+//! that is not read (a shard's queue is full) leaves the backlog in the stream.
+
+use std::time::Duration;
+
+use async_nats::jetstream::Context;
+use async_nats::jetstream::consumer::pull::{Config, Stream as Messages};
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, ReplayPolicy};
+use async_nats::jetstream::stream::{
+    Config as StreamConfig, ConsumerError, ConsumerErrorKind, Info, RetentionPolicy,
+};
+
+use crate::channel::Pattern;
+use crate::event::Epoch;
+use crate::ingest::connect::Link;
+use crate::ingest::filter::{FilterPlan, Several};
+use crate::ingest::position::{Holes, Sight};
+use crate::ingest::publisher::SUBJECT_BYTES_MAX;
+use crate::ingest::stream::{StreamError, StreamKeeper};
+
+/// Messages asked for at once; the next are asked for when half of them came. At 800 bytes
+/// 300 KB are under way at most, and 128 messages per round trip are 128,000 a second at 1 ms.
+const PULL_MESSAGES: usize = 256;
+
+/// How long one pull stands.
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+
+/// The server sends one when nothing else; the loss of two, 4 s, is the loss of the consumer.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
+/// The server removes a consumer that nobody reads after this time.
+const INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
+
+/// What a consumer is made from.
+pub(super) struct Request<'a> {
+    pub(super) keeper: &'a StreamKeeper,
+    pub(super) stream: &'a str,
+    pub(super) instance: &'a str,
+    /// The stream sequence to begin with; `None` for the oldest.
+    pub(super) start: Option<u64>,
+    pub(super) sight: Sight,
+}
+
+/// A consumer that is being read.
+pub(super) struct Opened {
+    pub(super) messages: Messages,
+    pub(super) plan: FilterPlan,
+    consumer: Consumer<Config>,
+    sight: Sight,
+    is_caught_up: bool,
+}
+
+/// How the configured subjects are cut out of the stream.
+pub(super) fn plan(link: &Link, subjects: &[Pattern], stream: &StreamConfig) -> FilterPlan {
+    let stored: Option<Vec<Pattern>> = stream
+        .subjects
+        .iter()
+        .map(|subject| Pattern::parse(subject, SUBJECT_BYTES_MAX).ok())
+        .collect();
+    let is_new = link.client.is_server_compatible(2, 10, 0);
+    let several = if is_new { Several::Accepted } else { Several::Refused };
+    FilterPlan::new(subjects, &stored.unwrap_or_default(), several)
+}
+
+/// What the stream says of itself.
+pub(super) fn sight(info: &Info, plan: &FilterPlan) -> Sight {
+    let config = &info.config;
+    let discards_from_its_middle = config.max_messages_per_subject > 0
+        || config.retention != RetentionPolicy::Limits
+        || config.allow_message_ttl;
+    let holes = if discards_from_its_middle {
+        Holes::Anywhere
+    } else if plan.server_filters().is_empty() {
+        Holes::Never
+    } else {
+        Holes::Filtered
+    };
+    Sight {
+        created_nanos: info.created.unix_timestamp_nanos(),
+        first: info.state.first_sequence,
+        last: info.state.last_sequence,
+        holes,
+    }
+}
+
+impl Request<'_> {
+    /// Makes the consumer and begins to pull.
+    ///
+    /// # Errors
+    /// Why there is none now.
+    pub(super) async fn open(
+        self,
+        context: &Context,
+        plan: FilterPlan,
+    ) -> Result<Opened, StreamError> {
+        let config = self.config(&plan);
+        let consumer =
+            context.create_consumer_on_stream(config, self.stream).await.map_err(explain)?;
+        // Between the contact and now the stream may have been deleted and made again.
+        let now = self.keeper.info(context).await?;
+        if now.created.unix_timestamp_nanos() != self.sight.created_nanos {
+            return Err(StreamError::Missing);
+        }
+        let messages = consumer
+            .stream()
+            .max_messages_per_batch(PULL_MESSAGES)
+            .expires(PULL_EXPIRES)
+            .heartbeat(HEARTBEAT)
+            .messages()
+            .await
+            .map_err(|error| StreamError::Failed(error.to_string()))?;
+        let is_caught_up = consumer.cached_info().num_pending == 0;
+        Ok(Opened { messages, plan, consumer, sight: self.sight, is_caught_up })
+    }
+
+    fn config(&self, plan: &FilterPlan) -> Config {
+        let mut filters: Vec<String> =
+            plan.server_filters().iter().map(ToString::to_string).collect();
+        let filter_subject = if filters.len() == 1 { filters.remove(0) } else { String::new() };
+        Config {
+            name: Some(consumer_name(self.instance)),
+            description: Some("odin-ws, ordered".to_owned()),
+            deliver_policy: match self.start {
+                None => DeliverPolicy::All,
+                Some(start_sequence) => DeliverPolicy::ByStartSequence { start_sequence },
+            },
+            ack_policy: AckPolicy::None,
+            replay_policy: ReplayPolicy::Instant,
+            inactive_threshold: INACTIVE_THRESHOLD,
+            num_replicas: 1,
+            memory_storage: true,
+            filter_subject,
+            filter_subjects: filters,
+            ..Config::default()
+        }
+    }
+}
+
+impl Opened {
+    /// The epoch of the stream that is being read.
+    pub(super) fn epoch(&self) -> Epoch {
+        epoch(&self.consumer.cached_info().stream_name, self.sight)
+    }
+
+    /// Whether everything that was in the stream at the contact has been read.
+    pub(super) fn is_caught_up(&self) -> bool {
+        self.is_caught_up
+    }
+
+    /// Takes in a message's stream sequence and how many wait behind it.
+    pub(super) fn catch_up(&mut self, sequence: u64, pending: u64) {
+        self.is_caught_up |= pending == 0 || sequence >= self.sight.last;
+    }
+
+    /// Ends the catching up.
+    pub(super) fn set_caught_up(&mut self) {
+        self.is_caught_up = true;
+    }
+
+    /// How many messages wait for this consumer; `None` if the broker does not say.
+    pub(super) async fn pending(&self) -> Option<u64> {
+        self.consumer.get_info().await.ok().map(|info| info.num_pending)
+    }
+}
+
+/// The life of a stream: its name and when it was created, the same on every instance.
+pub(super) fn epoch(stream: &str, sight: Sight) -> Epoch {
+    Epoch(format!("{stream}-{:016x}", sight.created_nanos).into())
+}
+
+/// A name that tells operators whose consumer it is, and that was never used before.
+fn consumer_name(instance: &str) -> String {
+    let plain: String = instance
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
+        .take(64)
+        .collect();
+    format!("odin-ws-{plain}-{:08x}", rand::random::<u32>())
+}
+
+fn explain(error: ConsumerError) -> StreamError {
+    match error.kind() {
+        ConsumerErrorKind::JetStream(refusal) => refusal.into(),
+        ConsumerErrorKind::TimedOut => StreamError::NoAnswer,
+        _ => StreamError::Failed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consumer_names_hold_what_jetstream_takes() {
+        let name = consumer_name("edge 1.eu*>/é");
+        assert!(name.starts_with("odin-ws-edge_1_eu____-"), "{name}");
+        assert!(consumer_name(&"x".repeat(500)).len() < 100);
+    }
+
+    #[test]
+    fn the_epoch_is_the_name_and_the_creation_time() {
+        let sight =
+            Sight { created_nanos: 0x18c3_f0a2_b4d5_e6f7, first: 1, last: 1, holes: Holes::Never };
+        assert_eq!(epoch("ODIN_TOKENS", sight).to_string(), "ODIN_TOKENS-18c3f0a2b4d5e6f7");
+    }
+}

@@ -1,0 +1,359 @@
+//! The JetStream source: one ordered consumer per instance, its position kept by us.
+//!
+//! ```text
+//!  connect -> stream as configured -> contact (epoch?) -> consumer from our position -> read
+//!     ^                 ^                                                               |
+//!     |                 '----------- consumer, stream or a message lost ----------------|
+//!     '------------------------------- connection lost --------------------------------'
+//! ```
+//!
+//! [`consumer`] makes consumers, [`unreadable`] gets past messages that the client library
+//! cannot parse, [`Tracker`] decides what a contact and a message mean, and this file acts on it.
+//! The epoch is derived from the stream alone (name and creation time), so that it is the same
+//! on every instance. When a stream that was not made anew has lost messages (the broker lost
+//! its tail, or retention overtook us) there is nothing to derive another epoch from: the same
+//! one is announced again, upon which the shards drop their logs and tell their clients.
+
+mod consumer;
+mod unreadable;
+
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::consumer::pull::{MessagesError, MessagesErrorKind};
+use async_nats::jetstream::{self, Context, Message};
+use futures_util::{FutureExt, StreamExt};
+
+use self::consumer::Opened;
+use super::connect::{Connector, End, Link, guard};
+use super::nats::NatsSettings;
+use super::position::{Contact, Step, Tracker, Why};
+use super::retry::Retry;
+use super::shutdown::Shutdown;
+use super::stream::{StreamError, StreamKeeper, StreamSettings};
+use super::{IngestError, Publisher, ShardsGone};
+use crate::channel::Pattern;
+use crate::event::{Epoch, Incoming, Position, StreamPos};
+use crate::feed::SourceStatus;
+
+/// Messages handled in a row before the shards are woken and the connection is looked at.
+const BATCH_MESSAGES_MAX: usize = 256;
+
+/// Silence after which a consumer that is still catching up is asked whether anything is left:
+/// what it had announced may have aged away in the meantime.
+const CATCH_UP_SILENCE: Duration = Duration::from_secs(1);
+
+/// The JetStream source's settings.
+#[derive(Debug, Clone)]
+pub struct JetStreamSettings {
+    /// Where NATS is.
+    pub nats: NatsSettings,
+    /// The stream, and the subjects that are read from it.
+    pub stream: StreamSettings,
+}
+
+/// Reads until shutdown.
+///
+/// # Errors
+/// Settings that the operator has to correct.
+pub(super) async fn run(
+    settings: JetStreamSettings,
+    publisher: Publisher,
+    shutdown: &Shutdown,
+) -> Result<(), IngestError> {
+    let subjects = settings.stream.check()?;
+    let mut reader = Reader {
+        publisher,
+        subjects,
+        instance: settings.nats.name.clone(),
+        connector: Connector::new(settings.nats)?,
+        keeper: StreamKeeper::new(settings.stream),
+        tracker: Tracker::default(),
+        retry: Retry::default(),
+        progress: Progress::default(),
+    };
+    while let Some(link) = reader.connector.connect(shutdown).await {
+        match reader.follow(&link, shutdown).await {
+            Ok(End::Lost) => reader.connector.lost(&link),
+            Ok(End::Shutdown) | Err(ShardsGone) => break,
+        }
+        if reader.stale().await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Why one consumer is not read any more.
+enum Stop {
+    End(End),
+    Gone(ShardsGone),
+    /// The stream or a consumer cannot be had now.
+    Unusable(StreamError),
+    /// The consumer, the stream or a message on the way is lost; another consumer will do.
+    Broken(String),
+    /// Nothing came for two heartbeats.
+    Silent,
+}
+
+impl From<End> for Stop {
+    fn from(end: End) -> Self {
+        Self::End(end)
+    }
+}
+
+impl From<ShardsGone> for Stop {
+    fn from(gone: ShardsGone) -> Self {
+        Self::Gone(gone)
+    }
+}
+
+impl From<StreamError> for Stop {
+    fn from(error: StreamError) -> Self {
+        Self::Unusable(error)
+    }
+}
+
+/// How far the source as a whole has come.
+#[derive(Debug, Default)]
+struct Progress {
+    has_seen_stream: bool,
+    has_been_live: bool,
+    /// Consumers in a row that were opened and ended without one new message.
+    barren: u32,
+}
+
+struct Reader {
+    publisher: Publisher,
+    subjects: Vec<Pattern>,
+    instance: String,
+    connector: Connector,
+    keeper: StreamKeeper,
+    tracker: Tracker,
+    retry: Retry,
+    progress: Progress,
+}
+
+impl Reader {
+    /// Opens consumers and reads them, one after the other, on one connection.
+    async fn follow(&mut self, link: &Link, shutdown: &Shutdown) -> Result<End, ShardsGone> {
+        let context = jetstream::new(link.client.clone());
+        loop {
+            let stop = match self.open(&context, link, shutdown).await {
+                Ok(mut opened) => {
+                    let before = self.tracker.last();
+                    let stop = self.read(&mut opened, link, shutdown).await;
+                    let is_barren = self.tracker.last() == before;
+                    self.progress.barren = if is_barren { self.progress.barren + 1 } else { 0 };
+                    stop
+                }
+                Err(stop) => stop,
+            };
+            let cause = match stop {
+                Stop::End(end) => return Ok(end),
+                Stop::Gone(gone) => return Err(gone),
+                Stop::Broken(cause) => cause,
+                Stop::Unusable(error) => {
+                    self.stale().await?;
+                    error.to_string()
+                }
+                Stop::Silent => {
+                    self.stale().await?;
+                    "no heartbeat from the consumer".to_owned()
+                }
+            };
+            if self.retry.failed(&cause, Instant::now()) {
+                let failures = self.retry.failures();
+                tracing::warn!(
+                    url = link.url,
+                    cause,
+                    failures,
+                    "reading the stream failed; retrying"
+                );
+            }
+            let pause = tokio::time::sleep(self.retry.delay(rand::random()));
+            if let Err(end) = guard(link, shutdown, pause).await {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// Brings the stream into shape, announces what the contact means and opens a consumer.
+    async fn open(
+        &mut self,
+        context: &Context,
+        link: &Link,
+        shutdown: &Shutdown,
+    ) -> Result<Opened, Stop> {
+        let info = guard(link, shutdown, self.keeper.ensure(context)).await??;
+        let plan = consumer::plan(link, &self.subjects, &info.config);
+        if self.progress.barren >= unreadable::SUSPICION {
+            self.progress.barren = 0;
+            let search = unreadable::search(context, &info.config.name, &plan, self.tracker.last());
+            if let Some(sequence) = guard(link, shutdown, search).await?? {
+                self.tracker.skip_to(sequence);
+            }
+        }
+        let sight = consumer::sight(&info, &plan);
+        let contact = self.tracker.contact(sight);
+        self.announce(contact, consumer::epoch(&info.config.name, sight)).await?;
+        let request = consumer::Request {
+            keeper: &self.keeper,
+            stream: &info.config.name,
+            instance: &self.instance,
+            start: self.tracker.start(),
+            sight,
+        };
+        Ok(guard(link, shutdown, request.open(context, plan)).await??)
+    }
+
+    async fn announce(&mut self, contact: Contact, epoch: Epoch) -> Result<(), ShardsGone> {
+        self.progress.has_seen_stream = true;
+        if !self.progress.has_been_live {
+            self.publisher.status(SourceStatus::Loading).await?;
+        }
+        match contact {
+            Contact::Continues => return Ok(()),
+            Contact::Fresh(Why::First) => tracing::info!(%epoch, "reading the stream"),
+            Contact::Fresh(Why::Recreated) => {
+                tracing::warn!(%epoch, "the stream was deleted and made again");
+            }
+            Contact::Fresh(Why::Regressed) => {
+                tracing::error!(%epoch, "the broker has lost messages that were read before");
+            }
+            Contact::Overtaken { messages } => {
+                tracing::error!(%epoch, messages, "messages aged away before they were read");
+            }
+        }
+        self.publisher.epoch(epoch).await
+    }
+
+    /// Reads one consumer until it ends; says why it did.
+    async fn read(&mut self, opened: &mut Opened, link: &Link, shutdown: &Shutdown) -> Stop {
+        loop {
+            let next = match self.drain(opened).await {
+                Ok(()) => self.next(opened, link, shutdown).await,
+                Err(stop) => Err(stop),
+            };
+            let handled = match next {
+                Ok(Some(item)) => self.handle(item, opened).await,
+                Ok(None) => self.check_caught_up(opened, link, shutdown).await,
+                Err(stop) => Err(stop),
+            };
+            if let Err(stop) = handled {
+                return stop;
+            }
+        }
+    }
+
+    /// Handles what is at hand, up to a batch, and wakes the shards once for all of it.
+    async fn drain(&mut self, opened: &mut Opened) -> Result<(), Stop> {
+        for _ in 0..BATCH_MESSAGES_MAX {
+            let Some(item) = opened.messages.next().now_or_never() else { break };
+            self.handle(item, opened).await?;
+        }
+        if opened.is_caught_up() {
+            self.live().await?;
+        }
+        self.publisher.flush();
+        Ok(())
+    }
+
+    /// Waits for the next item; `None` if nothing came for a while and we are catching up.
+    async fn next(
+        &self,
+        opened: &mut Opened,
+        link: &Link,
+        shutdown: &Shutdown,
+    ) -> Result<Option<Item>, Stop> {
+        let is_catching_up = !opened.is_caught_up();
+        tokio::select! {
+            biased;
+            () = shutdown.fired() => Err(End::Shutdown.into()),
+            // Before the loss of the connection: what had arrived is handled first.
+            item = opened.messages.next() => Ok(Some(item)),
+            () = link.lost() => Err(End::Lost.into()),
+            () = tokio::time::sleep(CATCH_UP_SILENCE), if is_catching_up => Ok(None),
+        }
+    }
+
+    async fn handle(&mut self, item: Item, opened: &mut Opened) -> Result<(), Stop> {
+        let message = match item {
+            Some(Ok(message)) => message,
+            Some(Err(error)) if error.kind() == MessagesErrorKind::MissingHeartbeat => {
+                return Err(Stop::Silent);
+            }
+            Some(Err(error)) => return Err(Stop::Broken(error.to_string())),
+            None => return Err(Stop::Broken("the consumer ended".to_owned())),
+        };
+        let Ok(info) = message.info() else {
+            return Err(Stop::Broken("a message came without its position".to_owned()));
+        };
+        let stored_nanos = info.published.unix_timestamp_nanos();
+        let step = self.tracker.step(info.stream_sequence, info.consumer_sequence, stored_nanos);
+        opened.catch_up(info.stream_sequence, info.pending);
+        match step {
+            Step::Hole => return Err(Stop::Broken("a message was lost on the way".to_owned())),
+            Step::Regressed => {
+                return Err(Stop::Broken("another message has our position".to_owned()));
+            }
+            Step::Repeat => return Ok(()),
+            Step::Deliver => {}
+            Step::DeliverAfterLoss => {
+                let epoch = opened.epoch();
+                tracing::error!(%epoch, pos = info.stream_sequence, "messages before this are lost");
+                self.publisher.epoch(epoch).await?;
+            }
+        }
+        if opened.plan.accepts(&message.subject) {
+            let pos = StreamPos(info.stream_sequence);
+            self.publish(&message, pos, stored_nanos).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish(
+        &mut self,
+        message: &Message,
+        pos: StreamPos,
+        stored_nanos: i128,
+    ) -> Result<(), ShardsGone> {
+        let ts_ms = u64::try_from(stored_nanos / 1_000_000).unwrap_or_default();
+        let position = Position { pos, ts_ms };
+        let incoming = Incoming { subject: &message.subject, payload: &message.payload, position };
+        self.publisher.publish(&incoming).await
+    }
+
+    /// Asks the consumer whether anything is left to catch up with.
+    async fn check_caught_up(
+        &mut self,
+        opened: &mut Opened,
+        link: &Link,
+        shutdown: &Shutdown,
+    ) -> Result<(), Stop> {
+        if guard(link, shutdown, opened.pending()).await? == Some(0) {
+            opened.set_caught_up();
+        }
+        Ok(())
+    }
+
+    async fn live(&mut self) -> Result<(), ShardsGone> {
+        if self.retry.failures() > 0 || !self.progress.has_been_live {
+            tracing::info!(pos = self.tracker.last(), "the source is live");
+        }
+        self.progress.has_been_live = true;
+        self.connector.settled();
+        self.retry.succeeded();
+        self.publisher.status(SourceStatus::Live).await
+    }
+
+    /// Tells that messages do not arrive, unless none ever did.
+    async fn stale(&mut self) -> Result<(), ShardsGone> {
+        if !self.progress.has_seen_stream {
+            return Ok(());
+        }
+        self.publisher.status(SourceStatus::Stale).await
+    }
+}
+
+/// What a consumer's stream of messages yields.
+type Item = Option<Result<Message, MessagesError>>;

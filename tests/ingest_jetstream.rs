@@ -1,0 +1,238 @@
+//! The JetStream source against a real nats-server that is killed, frozen and tampered with.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::time::Duration;
+
+use async_nats::jetstream::{self, Context, stream};
+use odin_ws::feed::SourceStatus::{Live, Loading, Stale};
+use odin_ws::ingest::{JetStreamSettings, Source, StreamSettings};
+use support::nats::NatsServer;
+use support::source::{RunningSource, Told, epochs, nats_at, positions};
+
+const STREAM: &str = "ODIN_TOKENS";
+
+/// Hours instead of 30 s: a slow machine must not age messages away.
+fn settings() -> StreamSettings {
+    StreamSettings { max_age: Duration::from_secs(36_000), ..Default::default() }
+}
+
+fn source_at(url: &str) -> Source {
+    Source::JetStream(JetStreamSettings { nats: nats_at(url), stream: settings() })
+}
+
+async fn client(server: &NatsServer) -> Context {
+    jetstream::new(async_nats::connect(server.url()).await.unwrap())
+}
+
+/// Publishes the numbers as payloads, each acknowledged before the next.
+async fn publish(context: &Context, numbers: std::ops::RangeInclusive<u64>) {
+    for number in numbers {
+        let ack = context.publish("odin.token.BTC.trade", number.to_string().into()).await.unwrap();
+        ack.await.unwrap();
+    }
+}
+
+/// Event `pos` whose payload is its own position.
+fn event(pos: u64) -> Told {
+    Told::Event(pos, "odin.token.BTC.trade".to_owned(), pos.to_string())
+}
+
+fn events(range: std::ops::RangeInclusive<u64>) -> Vec<Told> {
+    range.map(event).collect()
+}
+
+#[tokio::test]
+async fn the_retained_window_comes_first_and_then_what_is_published() {
+    let server = NatsServer::start();
+    let context = client(&server).await;
+    let mut first = RunningSource::start(source_at(&server.url()));
+    let epoch = first.epoch_once_live().await;
+    publish(&context, 1..=5).await;
+    assert_eq!(first.take(5).await, events(1..=5));
+
+    let mut second = RunningSource::start(source_at(&server.url()));
+    assert_eq!(second.next().await, Told::Status(Loading));
+    assert_eq!(second.next().await, Told::Epoch(epoch), "the same on every instance");
+    assert_eq!(second.take(5).await, events(1..=5));
+    assert_eq!(second.next().await, Told::Status(Live));
+
+    publish(&context, 6..=7).await;
+    assert_eq!(first.take(2).await, events(6..=7));
+    assert_eq!(second.take(2).await, events(6..=7));
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn a_killed_broker_costs_no_message_and_repeats_none() {
+    let mut server = NatsServer::start();
+    let mut source = RunningSource::start(source_at(&server.url()));
+    source.epoch_once_live().await;
+    let mut next = 1;
+    for _ in 0..3 {
+        publish(&client(&server).await, next..=next + 9).await;
+        assert_eq!(source.take(10).await, events(next..=next + 9));
+        server.kill();
+        assert_eq!(source.next().await, Told::Status(Stale));
+        server.restart();
+        // The source connects again at some point in the midst of these.
+        publish(&client(&server).await, next + 10..=next + 29).await;
+        next += 30;
+        let mut told = source.take(21).await;
+        told.retain(|told| *told != Told::Status(Live));
+        assert_eq!(told, events(next - 20..=next - 1));
+    }
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn a_frozen_broker_is_noticed_and_nothing_is_lost() {
+    let server = NatsServer::start();
+    let mut source = RunningSource::start(source_at(&server.url()));
+    source.epoch_once_live().await;
+    publish(&client(&server).await, 1..=3).await;
+    assert_eq!(source.take(3).await, events(1..=3));
+    server.freeze();
+    assert_eq!(source.next().await, Told::Status(Stale));
+    server.thaw();
+    assert_eq!(source.next().await, Told::Status(Live));
+    publish(&client(&server).await, 4..=6).await;
+    assert_eq!(source.take(3).await, events(4..=6));
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn a_deleted_consumer_is_replaced_without_a_word() {
+    let server = NatsServer::start();
+    let context = client(&server).await;
+    let mut source = RunningSource::start(source_at(&server.url()));
+    source.epoch_once_live().await;
+    publish(&context, 1..=3).await;
+    assert_eq!(source.take(3).await, events(1..=3));
+
+    let stream = context.get_stream(STREAM).await.unwrap();
+    let mut names = stream.consumer_names();
+    while let Some(name) = futures_util::StreamExt::next(&mut names).await {
+        stream.delete_consumer(&name.unwrap()).await.unwrap();
+    }
+    publish(&context, 4..=6).await;
+    assert_eq!(source.take(3).await, events(4..=6));
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn a_deleted_stream_is_made_again_and_its_epoch_comes_before_its_events() {
+    let server = NatsServer::start();
+    let context = client(&server).await;
+    let mut source = RunningSource::start(source_at(&server.url()));
+    let old = source.epoch_once_live().await;
+    publish(&context, 1..=3).await;
+    assert_eq!(source.take(3).await, events(1..=3));
+
+    context.delete_stream(STREAM).await.unwrap();
+    let Told::Epoch(new) = source.next().await else { panic!("no epoch") };
+    assert_ne!(new, old);
+    publish(&context, 1..=3).await;
+    assert_eq!(source.take(3).await, events(1..=3));
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_lost_its_tail_starts_the_epoch_anew() {
+    let mut server = NatsServer::start();
+    let mut source = RunningSource::start(source_at(&server.url()));
+    let epoch = source.epoch_once_live().await;
+    publish(&client(&server).await, 1..=3).await;
+    server.kill();
+    server.save();
+    server.restart();
+    publish(&client(&server).await, 4..=6).await;
+    source.until(&event(6)).await;
+    // Positions 4 to 6 are given out again, to other messages, before the source is back.
+    server.kill();
+    server.load();
+    server.restart();
+    publish(&client(&server).await, 4..=9).await;
+    let told = source.until(&event(9)).await;
+    assert_eq!(epochs(&told), [epoch], "{told:?}");
+    let from_epoch = told.iter().skip_while(|told| !matches!(told, Told::Epoch(_)));
+    let after: Vec<Told> = from_epoch.cloned().collect();
+    assert_eq!(positions(&after), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn a_broker_that_is_absent_at_the_start_may_come_later() {
+    let mut server = NatsServer::start();
+    server.kill();
+    let mut source = RunningSource::start(source_at(&server.url()));
+    server.restart();
+    assert_eq!(source.next().await, Told::Status(Loading));
+    assert!(matches!(source.next().await, Told::Epoch(_)));
+    assert_eq!(source.next().await, Told::Status(Live));
+    publish(&client(&server).await, 1..=2).await;
+    assert_eq!(source.take(2).await, events(1..=2));
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn a_source_without_a_broker_ends_at_shutdown() {
+    let mut server = NatsServer::start();
+    server.kill();
+    RunningSource::start(source_at(&server.url())).stop().await;
+}
+
+#[tokio::test]
+async fn a_stream_with_other_settings_is_used_as_it_is_and_changed_only_on_request() {
+    let server = NatsServer::start();
+    let context = client(&server).await;
+    let theirs = stream::Config {
+        name: STREAM.to_owned(),
+        subjects: vec!["odin.>".to_owned()],
+        max_messages: 7,
+        ..Default::default()
+    };
+    context.create_stream(theirs).await.unwrap();
+    let mut source = RunningSource::start(source_at(&server.url()));
+    source.epoch_once_live().await;
+    // The stream stores more than is configured here; that is filtered out.
+    context.publish("odin.other", "0".into()).await.unwrap().await.unwrap();
+    publish(&context, 2..=3).await;
+    assert_eq!(source.take(2).await, events(2..=3));
+    source.stop().await;
+    let config = context.get_stream(STREAM).await.unwrap().cached_info().config.clone();
+    assert_eq!((config.max_messages, &*config.subjects[0]), (7, "odin.>"));
+
+    let stream = StreamSettings { update: true, ..settings() };
+    let nats = nats_at(&server.url());
+    let mut source = RunningSource::start(Source::JetStream(JetStreamSettings { nats, stream }));
+    source.epoch_once_live().await;
+    let config = context.get_stream(STREAM).await.unwrap().cached_info().config.clone();
+    assert_eq!((config.max_messages, config.max_age), (100_000, settings().max_age));
+    assert_eq!(config.subjects, settings().subjects);
+    source.stop().await;
+}
+
+#[tokio::test]
+async fn messages_that_nobody_can_read_do_not_stop_the_others() {
+    let server = NatsServer::start();
+    let context = client(&server).await;
+    let mut source = RunningSource::start(source_at(&server.url()));
+    source.epoch_once_live().await;
+    publish(&context, 1..=1).await;
+    server.publish_raw(b"PUB odin.token.\xff\xfe.trade 2\r\n{}\r\n");
+    server.publish_raw(b"PUB odin.token.*.trade 2\r\n{}\r\n");
+    server.publish_raw(b"PUB odin.token.BTC.trade 3\r\n\xff\x00\xfe\r\n");
+    let status = "NATS/1.0 409 Consumer Deleted\r\nA: b\r\n\r\n";
+    server.publish_raw(format!("HPUB odin.token.BTC.trade 39 39\r\n{status}\r\n").as_bytes());
+    let headers: &[u8] = b"NATS/1.0\r\nA: \xff\r\n\r\n";
+    let publish_headers = [b"HPUB odin.token.BTC.trade 18 18\r\n", headers, b"\r\n"].concat();
+    server.publish_raw(&publish_headers);
+    publish(&context, 7..=7).await;
+    let told = source.until(&event(7)).await;
+    assert_eq!(positions(&told), [1, 4, 5, 7], "{told:?}");
+    assert!(epochs(&told).is_empty(), "{told:?}");
+    source.stop().await;
+}
