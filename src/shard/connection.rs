@@ -59,6 +59,9 @@ pub(super) struct Connection {
     pub latency_ms: Option<u32>,
 }
 
+/// LIMITS.md counts with it: what every connection costs the shard, idle or not.
+const _: () = assert!(size_of::<Connection>() <= 176);
+
 impl Connection {
     pub(super) fn new(id: ConnId, number: u64, now_ms: u64, deadline_ms: u64) -> Self {
         Self {
