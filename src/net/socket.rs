@@ -120,6 +120,10 @@ pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream) {
 }
 
 fn poll(worker: &Worker, id: ConnId, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<()> {
+    // Its place may be another connection's by now, whose slot is not this one's to touch.
+    if !worker.shard.borrow().is_alive(id) {
+        return Poll::Ready(());
+    }
     worker.sockets.borrow_mut().register(id, stream.as_raw_fd(), cx.waker());
     for _ in 0..READS_PER_TURN {
         if !worker.shard.borrow().is_alive(id) {

@@ -139,6 +139,8 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, census: Arc<Census>, 
             Ok(stream) => {
                 is_failing = false;
                 if !census.take_socket(sockets_max) {
+                    drop(stream);
+                    executor().yield_if_needed().await;
                     continue;
                 }
                 worker.open_sockets.set(worker.open_sockets.get() + 1);
