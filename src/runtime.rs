@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use glommio::ExecutorJoinHandle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::channel::Pattern;
 use crate::config::ServerConfig;
 use crate::control::machine::{self, UringError};
 use crate::control::signals::EndSignals;
 use crate::feed::{FEED_CAPACITY, FeedReceiver, FeedSender, feed};
-use crate::ingest::{Publisher, Source};
+use crate::ingest::{IngestError, Publisher, Source};
 use crate::net::{self, ListenError, ShardCommand, WorkerSettings};
 use crate::shard::{Census, Mode, ShardSettings};
 
@@ -41,6 +41,12 @@ pub enum RuntimeError {
     /// A shard ended by itself: a bug of ours, which its log tells of.
     #[error("a shard ended unexpectedly; please report the panic above")]
     ShardEnded,
+    /// The source cannot run: its settings, which the configuration should have refused.
+    #[error("the source cannot run: {0}")]
+    Source(#[from] IngestError),
+    /// The source ended by itself: a bug of ours, which its log tells of.
+    #[error("the source ended unexpectedly; please report the panic above")]
+    SourceEnded,
 }
 
 /// Runs `serve`: channels fed by `source`; ends at a signal.
@@ -164,15 +170,19 @@ async fn run(
 ) -> Result<(), RuntimeError> {
     let mut signals = EndSignals::new()?;
     let (stop, stopped) = watch::channel(false);
-    if let Some((source, senders)) = source {
-        spawn_ingest(source, senders, stopped)?;
-    }
+    let ingest = match source {
+        Some((source, senders)) => Some(spawn_ingest(source, senders, stopped)?),
+        None => None,
+    };
     let outcome = tokio::select! {
+        biased;
         (name, _) = signals.next() => {
             tracing::info!(signal = name, "shutting down");
             Ok(())
         }
+        // A shard that ends takes the source with it.
         _ = shards.ended.recv() => Err(RuntimeError::ShardEnded),
+        Err(error) = source_end(ingest) => Err(error),
     };
     // The source may have ended already.
     stop.send(true).unwrap_or_default();
@@ -186,19 +196,33 @@ async fn run(
     }
 }
 
+/// How the source ended; nothing comes if it panicked.
+type SourceEnd = oneshot::Receiver<Result<(), IngestError>>;
+
+/// Resolves if the source ends before it was told to.
+async fn source_end(ingest: Option<SourceEnd>) -> Result<(), RuntimeError> {
+    match ingest {
+        None => std::future::pending().await,
+        Some(end) => match end.await {
+            Ok(Err(error)) => Err(error.into()),
+            // It found a shard's queue closed.
+            Ok(Ok(())) => Err(RuntimeError::ShardEnded),
+            Err(_) => Err(RuntimeError::SourceEnded),
+        },
+    }
+}
+
 fn spawn_ingest(
     source: Source,
     senders: Vec<FeedSender>,
     stopped: watch::Receiver<bool>,
-) -> io::Result<()> {
+) -> io::Result<SourceEnd> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (has_ended, ended) = oneshot::channel();
     std::thread::Builder::new().name("ingest".into()).spawn(move || {
-        // The configuration has checked the settings.
-        if let Err(error) =
-            runtime.block_on(crate::ingest::run(source, Publisher::new(senders), stopped))
-        {
-            tracing::error!(%error, "the source cannot run");
-        }
+        let end = runtime.block_on(crate::ingest::run(source, Publisher::new(senders), stopped));
+        // Nobody waits for it any more once the server was told to end.
+        has_ended.send(end).unwrap_or_default();
     })?;
-    Ok(())
+    Ok(ended)
 }

@@ -7,6 +7,9 @@ mod support;
 use std::io::Write as _;
 use std::process::Stdio;
 
+use odin_ws::config::values::{Origin, Values};
+use odin_ws::config::{ServerKind, settings};
+use odin_ws::ingest::{CoreSettings, NatsSettings, Source};
 use support::server::{command, run, wait};
 use support::{Client, Server};
 
@@ -273,4 +276,24 @@ fn tail_ends_quietly_when_its_output_is_closed() {
     drop(tail.stdout.take());
     assert_eq!(wait(&mut tail).code(), Some(0));
     std::io::stdout().flush().unwrap();
+}
+
+#[test]
+fn a_source_that_ends_by_itself_ends_the_server() {
+    let machine = odin_ws::control::machine::look();
+    let mut values = Values::default();
+    for (env, text) in [("WS_ADDR", "127.0.0.1:0"), ("WS_SHARDS", "1")] {
+        values.set(settings::find(env).unwrap(), text.into(), Origin::Environment);
+    }
+    let config = odin_ws::config::server_config(&mut values, &machine, ServerKind::Serve);
+    // The command line would have refused this subject.
+    let subjects = vec!["a b".to_owned()];
+    let nats = NatsSettings { urls: vec!["nats://127.0.0.1:1".into()], ..Default::default() };
+    let source = Source::Core(CoreSettings { nats, subjects });
+    let (has_ended, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        has_ended.send(odin_ws::runtime::serve(&config, [].into(), source)).unwrap();
+    });
+    let error = ended.recv_timeout(support::GUARD).unwrap().unwrap_err();
+    assert!(error.to_string().contains("the source cannot run"), "{error}");
 }
