@@ -128,12 +128,15 @@ impl Listener {
             }
             self.check_dropped(link).await?;
             self.publisher.flush();
+            let is_drop_untold = link.dropped_total() != self.dropped_total;
             let next = tokio::select! {
                 biased;
                 () = shutdown.fired() => return Ok(End::Shutdown),
                 // Before the loss of the connection: what had arrived is handled first.
                 Some(next) = inbox.next() => Some(next),
                 () = link.lost() => None,
+                // Nothing else may come that would have the drops told.
+                () = tokio::time::sleep(EPOCH_LASTS_MIN), if is_drop_untold => continue,
             };
             let Some((index, message)) = next else {
                 self.publisher.status(SourceStatus::Stale).await?;

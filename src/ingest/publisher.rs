@@ -76,15 +76,15 @@ impl Publisher {
     }
 
     /// Tells the shards how the source is doing; a status that has not changed is not repeated.
+    /// Wakes them for what was pushed before, too.
     ///
     /// # Errors
     /// [`ShardsGone`] at shutdown.
     pub async fn status(&mut self, status: SourceStatus) -> Result<(), ShardsGone> {
-        if status == self.status {
-            return Ok(());
+        if status != self.status {
+            self.status = status;
+            self.push(&Feed::Source(status)).await?;
         }
-        self.status = status;
-        self.push(&Feed::Source(status)).await?;
         self.flush();
         Ok(())
     }

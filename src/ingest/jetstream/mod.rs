@@ -142,6 +142,8 @@ impl Reader {
                 Ok(mut opened) => {
                     let before = self.tracker.last();
                     let stop = self.read(&mut opened, link, shutdown).await;
+                    // What came before the end is not to wait for the next consumer.
+                    self.publisher.flush();
                     let is_barren = self.tracker.last() == before;
                     self.progress.barren = if is_barren { self.progress.barren + 1 } else { 0 };
                     stop
