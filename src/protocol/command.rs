@@ -1,7 +1,7 @@
 //! Client text to [`Command`], with an error that says what is wrong.
 //!
 //! Bounds: the message limit of the decoder bounds the text, and with it the list of channels
-//! (65,536 bytes hold at most 21,800 names); an `id` of 64 bytes.
+//! (65,536 bytes hold at most 21,800 names; the shard takes fewer); an `id` of 64 bytes.
 
 use std::borrow::Cow;
 
@@ -88,23 +88,41 @@ struct Envelope<'a> {
     ts: Option<i64>,
 }
 
+#[derive(Deserialize)]
+struct OnlyId {
+    #[serde(default)]
+    id: Option<CommandId>,
+}
+
 /// Reads a command; the id is returned beside the result, so that an error can carry it too.
 pub fn parse(text: &str) -> (Option<CommandId>, Result<Command, CommandError>) {
     let envelope = match serde_json::from_str::<Envelope<'_>>(text) {
         Ok(envelope) => envelope,
         Err(error) if error.is_data() => {
-            return (None, Err(CommandError::Invalid(error.to_string())));
+            // What is wrong is another member, or the id itself.
+            let id = serde_json::from_str(text).ok().and_then(|OnlyId { id }| id);
+            let id = id.filter(|id| id.check().is_ok());
+            return (id, Err(CommandError::Invalid(error.to_string())));
         }
         Err(error) => return (None, Err(CommandError::Json(error.to_string()))),
     };
-    if let Some(CommandId::Text(id)) = &envelope.id
-        && id.len() > ID_BYTES_MAX
-    {
-        let message = format!("id has {} bytes, at most {ID_BYTES_MAX} are allowed", id.len());
-        return (None, Err(CommandError::Invalid(message)));
+    if let Some(Err(error)) = envelope.id.as_ref().map(CommandId::check) {
+        return (None, Err(error));
     }
     let id = envelope.id.clone();
     (id, command_of(envelope))
+}
+
+impl CommandId {
+    fn check(&self) -> Result<(), CommandError> {
+        match self {
+            Self::Text(id) if id.len() > ID_BYTES_MAX => Err(CommandError::Invalid(format!(
+                "id has {} bytes, at most {ID_BYTES_MAX} are allowed",
+                id.len()
+            ))),
+            _ => Ok(()),
+        }
+    }
 }
 
 fn command_of(envelope: Envelope<'_>) -> Result<Command, CommandError> {
@@ -170,6 +188,8 @@ mod tests {
         assert_eq!(id("7"), Some(CommandId::Number(7)));
         assert_eq!(id(r#""seven""#), Some(CommandId::Text("seven".into())));
         assert_eq!(id(&format!("\"{}\"", "x".repeat(65))), None);
+        let wrong = r#"{"type":"subscribe","channels":"a","id":"7"}"#;
+        assert_eq!(parse(wrong).0, Some(CommandId::Text("7".into())), "another member is wrong");
     }
 
     #[test]

@@ -219,6 +219,8 @@ impl Tail<'_> {
                     return Err(lost(format!("closed by the server {reason}"), was_open));
                 }
                 Ok(_) => heard = Instant::now(),
+                // Stopped and continued by the shell's job control (signal(7)).
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(Error::Io(error)) if is_timeout(&error) => {
                     if heard.elapsed() >= SILENCE_MAX {
                         return Err(lost("no sign of life from the server".into(), was_open));
