@@ -96,7 +96,7 @@ fn a_wildcard_gets_its_channels_and_a_double_match_comes_once() {
 
 #[test]
 fn a_subscription_is_confirmed_channel_by_channel() {
-    let server = Server::serve(&["--source", "sim", "--max-channels", "3"]);
+    let server = Server::serve(&["--source", "sim", "--max-channels", "6"]);
     let mut client = Client::connect(&server);
     let long = format!("odin.token.{}", "x".repeat(300));
     let channels = ["odin.token.BTC.trade", "a..b", &long, "market.>", ">", "odin.token.x y"];
@@ -113,13 +113,18 @@ fn a_subscription_is_confirmed_channel_by_channel() {
     assert_eq!(rejection(&answer, "market.>"), "channel_not_allowed");
     assert_eq!(rejection(&answer, ">"), "channel_not_allowed");
 
-    let answer = client.subscribe(&["odin.token.A.x", "odin.token.B.x", "odin.token.C.x"]);
-    assert_eq!(answer["total"], 3);
-    assert_eq!(rejection(&answer, "odin.token.C.x"), "too_many_channels");
+    let more = ["A", "B", "C", "D", "E", "F"].map(|token| format!("odin.token.{token}.x"));
+    let more = more.each_ref().map(String::as_str);
+    let answer = client.subscribe(&more);
+    assert_eq!(answer["total"], 6);
+    assert_eq!(rejection(&answer, "odin.token.F.x"), "too_many_channels");
+    let answer = client.subscribe(&[&more[..], &["odin.token.G.x"]].concat());
+    assert_eq!((&answer["type"], &answer["code"]), (&json!("error"), &json!("too_many_channels")));
+    assert_eq!(answer["limit"], 6);
     let again = client.subscribe(&["odin.token.A.x"]);
     assert_eq!(
         (again["channels"].clone(), again["total"].clone()),
-        (json!(["odin.token.A.x"]), 3.into())
+        (json!(["odin.token.A.x"]), 6.into())
     );
 }
 
@@ -352,7 +357,7 @@ fn a_silent_client_is_pinged_then_closed() {
         "--heartbeat-seconds",
         "1",
         "--idle-timeout-seconds",
-        "3",
+        "4",
     ]);
     let mut client = Client::connect(&server);
     // tungstenite queues the pong when it reads the ping and sends it with the next read or write.

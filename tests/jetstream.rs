@@ -322,9 +322,14 @@ fn a_broker_that_is_absent_at_the_start_is_waited_for() {
     assert!(server.get("/ready").contains("\"source\":\"connecting\""));
     let mut client = Client::connect(&server);
     assert_eq!((&client.welcome["epoch"], &client.welcome["pos"]), (&Value::Null, &json!(0)));
-    client.subscribe(ALL);
+    let stale = client.next();
+    assert_eq!((&stale["type"], &stale["epoch"]), (&json!("source_stale"), &Value::Null));
+    assert_eq!(client.subscribe(ALL)["type"], "subscribed");
     nats.launch();
     server.wait_ready(200);
+    let live = client.next();
+    assert_eq!(live["type"], "source_live");
+    assert!(live["epoch"].is_string(), "{live}");
     nats.publish_numbers("odin.token.BTC.trade", 0..5);
     assert_eq!(numbers(&client.next_events(5)), [0, 1, 2, 3, 4]);
 }

@@ -29,6 +29,9 @@ use values::{Origin, Values};
 /// The longest close handshake and the longest linger of a refused request.
 const CLOSE_TIMEOUT_MS: u64 = 5_000;
 
+/// What a ping and its pong need at least: two ticks of the timer wheel and a slow network.
+const PONG_TIME_MS: u64 = 3_000;
+
 /// The longest message of `echo`: what conformance tools send.
 const ECHO_MESSAGE_BYTES: usize = 16 << 20;
 
@@ -118,9 +121,9 @@ pub fn server_config(values: &mut Values, machine: &Machine, kind: ServerKind) -
         log_bytes: values.number("WS_LOG_BYTES", 1_024, 1 << 36) as usize,
         log_ms: 1_000 * values.number("WS_LOG_SECONDS", 1, 86_400),
     };
-    if limits.idle_timeout_ms <= limits.heartbeat_interval_ms {
-        let problem = "must be longer than WS_HEARTBEAT_SECONDS, or clients are closed before \
-                       they are pinged";
+    if limits.idle_timeout_ms < limits.heartbeat_interval_ms + PONG_TIME_MS {
+        let problem = "must be at least 3 s longer than WS_HEARTBEAT_SECONDS, or clients are \
+                       closed before they can answer a ping";
         values.refuse("WS_IDLE_TIMEOUT_SECONDS", problem.into());
     }
     ServerConfig { instance, shards, listen, limits, sockets_max }
@@ -248,7 +251,7 @@ mod tests {
         let mut values = values(&[
             ("WS_ADDR", "here"),
             ("WS_SHARDS", "0"),
-            ("WS_IDLE_TIMEOUT_SECONDS", "20"),
+            ("WS_IDLE_TIMEOUT_SECONDS", "27"),
             ("WS_MAX_CONNECTIONS", "50000"),
             ("WS_INSTANCE", "a b"),
             ("LOG_LEVEL", "loud"),

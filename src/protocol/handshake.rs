@@ -54,8 +54,6 @@ pub enum Refusal {
     HeadTooLarge,
     /// The connection limit is reached.
     Full,
-    /// The server is shutting down.
-    Draining,
 }
 
 impl Refusal {
@@ -87,11 +85,6 @@ impl Refusal {
                 "too_many_connections",
                 "the connection limit is reached, try again later",
             ),
-            Self::Draining => (
-                "503 Service Unavailable",
-                "draining",
-                "the server is shutting down, connect again",
-            ),
         }
     }
 
@@ -101,7 +94,6 @@ impl Refusal {
             Self::UpgradeRequired => "Upgrade: websocket\r\n",
             Self::Version => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
             Self::Full => "Retry-After: 5\r\n",
-            Self::Draining => "Retry-After: 1\r\n",
             _ => "",
         }
     }

@@ -69,10 +69,10 @@ pub enum ServerMessage<'a> {
     Resync(Resync<'a>),
     /// The source was lost.
     #[serde(rename = "source_stale")]
-    SourceStale(SourceChange),
+    SourceStale(SourceState<'a>),
     /// The source is there again.
     #[serde(rename = "source_live")]
-    SourceLive(SourceChange),
+    SourceLive(SourceState<'a>),
 }
 
 impl ServerMessage<'_> {
@@ -223,7 +223,10 @@ pub struct Resync<'a> {
 
 #[derive(Debug, Serialize)]
 #[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub struct SourceChange {
+pub struct SourceState<'a> {
+    pub epoch: Option<&'a str>,
+    pub pos: u64,
+    pub ts: u64,
     pub server_time: u64,
 }
 

@@ -46,9 +46,6 @@ impl Shard {
         if !is_known_path {
             return self.refuse(id, Refusal::NotFound, now);
         }
-        if self.is_draining {
-            return self.refuse(id, Refusal::Draining, now);
-        }
         if self.settings.census.total() >= self.settings.limits.connections_max {
             return self.refuse(id, Refusal::Full, now);
         }
@@ -75,6 +72,10 @@ impl Shard {
             limits: &limits.client,
         }));
         self.queue(id, frame);
+        if self.source != SourceStatus::Live {
+            let frame = self.source_frame(now);
+            self.queue(id, frame);
+        }
     }
 
     /// The connection's public name: instance, shard and running number.
@@ -98,11 +99,10 @@ impl Shard {
     }
 
     fn readiness(&self) -> Vec<u8> {
-        let is_ready = self.source == SourceStatus::Live && !self.is_draining;
+        let is_ready = self.source == SourceStatus::Live;
         let status = if is_ready { "200 OK" } else { "503 Service Unavailable" };
         let source = self.source.as_str();
-        let draining = if self.is_draining { ",\"draining\":true" } else { "" };
-        let body = format!("{{\"ready\":{is_ready},\"source\":\"{source}\"{draining}}}");
+        let body = format!("{{\"ready\":{is_ready},\"source\":\"{source}\"}}");
         json_response(status, "", &body)
     }
 

@@ -6,8 +6,10 @@ use super::Now;
 use super::connection::ConnId;
 use super::engine::{Mode, Shard};
 use super::flush::text_frame;
-use super::limits::{COMMAND_EXCESS_MAX, SNAPSHOT_MESSAGES_MAX};
-use super::recent::LoggedEvent;
+use super::limits::{
+    COMMAND_EXCESS_MAX, SNAPSHOT_LOOKS_MAX, SNAPSHOT_LOOKS_PER_COMMAND, SNAPSHOT_MESSAGES_MAX,
+};
+use super::recent::{LoggedEvent, Looks};
 use crate::channel::{ChannelError, Pattern};
 use crate::protocol::close::CloseReason;
 use crate::protocol::command::{self, Command, CommandError, CommandId};
@@ -29,6 +31,14 @@ impl Shard {
             return;
         }
         match command {
+            Ok(Command::Subscribe { channels, .. } | Command::Unsubscribe { channels })
+                if channels.len() > self.settings.limits.client.channels =>
+            {
+                let limit = self.settings.limits.client.channels;
+                let message = format!("at most {limit} channels in one command");
+                let detail = (ErrorDetail::Limit { limit }, command_id);
+                self.refuse_command(id, ErrorCode::TooManyChannels, message.into(), detail);
+            }
             Ok(Command::Subscribe { channels, snapshot }) => {
                 self.subscribe(id, &channels, snapshot, command_id);
             }
@@ -65,6 +75,14 @@ impl Shard {
         taken
     }
 
+    /// Has a command that was dear count as several more.
+    fn charge(&mut self, id: ConnId, commands: usize) {
+        let per_second = self.settings.limits.client.commands_per_second;
+        if let Some(connection) = self.find(id) {
+            connection.rate.charge(commands, per_second);
+        }
+    }
+
     fn refuse_command(
         &mut self,
         id: ConnId,
@@ -86,11 +104,12 @@ impl Shard {
         let mut accepted = Vec::new();
         let mut rejected = Vec::new();
         let mut wanted: Vec<Rc<LoggedEvent>> = Vec::new();
+        let mut looks = Looks::new(SNAPSHOT_LOOKS_MAX);
         for channel in channels {
             match self.admit(id, channel) {
                 Ok(pattern) => {
-                    if snapshot {
-                        self.collect_snapshot(id, &pattern, &mut wanted);
+                    if snapshot && !self.index.is_subscribed(id.index, channel) {
+                        self.collect_snapshot(id, &pattern, &mut looks, &mut wanted);
                     }
                     self.index.subscribe(id.index, &pattern);
                     accepted.push(channel.as_str());
@@ -100,7 +119,8 @@ impl Shard {
                 }
             }
         }
-        let complete = order_snapshot(&mut wanted);
+        self.charge(id, looks.taken() / SNAPSHOT_LOOKS_PER_COMMAND);
+        let complete = order_snapshot(&mut wanted) && !looks.is_exceeded();
         let newest = self.log.newest();
         let message = ServerMessage::Subscribed(Subscribed {
             channels: accepted,
@@ -140,7 +160,7 @@ impl Shard {
             return Err((ErrorCode::ChannelNotAllowed, message));
         }
         let is_full = self.index.count_of(id.index) >= limits.channels;
-        if is_full && !self.index.texts_of(id.index).any(|text| text == channel) {
+        if is_full && !self.index.is_subscribed(id.index, channel) {
             let message = format!("at most {} channels per connection", limits.channels);
             return Err((ErrorCode::TooManyChannels, message));
         }
@@ -148,12 +168,18 @@ impl Shard {
     }
 
     /// The newest events of what `pattern` adds to the connection's subscriptions.
-    fn collect_snapshot(&self, id: ConnId, pattern: &Pattern, wanted: &mut Vec<Rc<LoggedEvent>>) {
-        for event in self.newest.matching(pattern) {
+    fn collect_snapshot(
+        &self,
+        id: ConnId,
+        pattern: &Pattern,
+        looks: &mut Looks,
+        wanted: &mut Vec<Rc<LoggedEvent>>,
+    ) {
+        self.newest.for_each_match(pattern, looks, |event| {
             if !self.index.has_match(id.index, event.event().channel()) {
                 wanted.push(Rc::clone(event));
             }
-        }
+        });
     }
 
     fn unsubscribe(&mut self, id: ConnId, channels: &[String], command_id: Option<CommandId>) {

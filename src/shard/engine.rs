@@ -128,8 +128,6 @@ pub struct Shard {
     pub(super) newest: NewestEvents,
     pub(super) epoch: Option<Epoch>,
     pub(super) source: SourceStatus,
-    pub(super) is_draining: bool,
-    pub(super) is_stale_told: bool,
     /// Connections with something to send at the end of the turn.
     pub(super) touched: Vec<u32>,
     /// Scratch: the subscribers of one event.
@@ -156,8 +154,6 @@ impl Shard {
             newest: NewestEvents::default(),
             epoch: None,
             source: SourceStatus::Connecting,
-            is_draining: false,
-            is_stale_told: false,
             touched: Vec::new(),
             matched: Vec::new(),
             slow: Vec::new(),
@@ -225,9 +221,8 @@ impl Shard {
         self.fired = fired;
     }
 
-    /// Refuses what is new and closes what is open, with 1001.
+    /// Closes what is open, with 1001, and ends what is not upgraded yet. The caller listens no more.
     pub fn shut_down(&mut self, now: Now, wire: &mut impl Wire) {
-        self.is_draining = true;
         let ids: Vec<ConnId> =
             self.connections.iter().map(|(_, connection)| connection.id).collect();
         for id in ids {

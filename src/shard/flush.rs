@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use super::Wire;
 use super::connection::{ConnId, State};
 use super::engine::Shard;
-use super::limits::{ANSWER_BYTES_MAX, ANSWER_BYTES_PAUSE, FRAMES_PER_SEND};
+use super::limits::{ANSWER_BYTES_MAX, ANSWER_BYTES_PAUSE, DROPS_IN_ROW_MAX, FRAMES_PER_SEND};
 use super::outbox::Outbox;
 use super::transmit::{Frame, event_frame_bytes};
 use crate::protocol::frame::{self, Opcode};
@@ -173,9 +173,13 @@ impl Shard {
             } else if outbox.offer_live(seq, event, &self.settings.limits.client).is_ok() {
                 // The first to move finds room always: only it can be partly sent.
                 outbox.advance(std::mem::take(&mut sent));
+                connection.drops_in_row = 0;
             } else {
                 self.stats.dropped += 1;
                 connection.drops_in_row = connection.drops_in_row.saturating_add(1);
+                if connection.drops_in_row >= DROPS_IN_ROW_MAX {
+                    self.slow.push(connection.id);
+                }
             }
         }
         outbox

@@ -16,6 +16,14 @@ pub const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// Messages of one snapshot.
 pub const SNAPSHOT_MESSAGES_MAX: usize = 1_024;
 
+/// Channels whose newest event one command looks at for its snapshots: as many as are kept, so
+/// that a single pattern always sees all of them, and 1,024 of them do not take a shard away from
+/// everybody for seconds. About 10 ms.
+pub const SNAPSHOT_LOOKS_MAX: usize = NEWEST_CHANNELS_MAX;
+
+/// Looks for snapshots that count as one more command of the client's rate.
+pub const SNAPSHOT_LOOKS_PER_COMMAND: usize = 4_096;
+
 /// Messages that found a full queue, in a row, after which the client is closed.
 pub const DROPS_IN_ROW_MAX: u8 = 3;
 

@@ -18,7 +18,7 @@ use super::{Now, Wire};
 use crate::event::{Epoch, Event};
 use crate::feed::{Feed, SourceStatus};
 use crate::protocol::close::CloseReason;
-use crate::protocol::message::{Resync, ServerMessage, SourceChange};
+use crate::protocol::message::{Resync, ServerMessage, SourceState};
 
 impl Shard {
     /// Takes items from the front of `feed` until it is empty or a turn's work is done, and
@@ -35,6 +35,9 @@ impl Shard {
                 break;
             }
         }
+        self.flush_touched(wire);
+        // Moving what a socket did not take into its outbox may have found that full, too.
+        self.close_slow(now);
         self.flush_touched(wire);
     }
 
@@ -109,31 +112,38 @@ impl Shard {
         self.newest = NewestEvents::default();
         if let Some(before) = self.epoch.replace(epoch.clone()) {
             let reason = if before == epoch { "history_lost" } else { "stream_recreated" };
-            let resync = Resync { epoch: &epoch.0, reason };
-            self.tell_everyone(&ServerMessage::Resync(resync), wire);
+            let resync = text_frame(&ServerMessage::Resync(Resync { epoch: &epoch.0, reason }));
+            self.tell_everyone(&resync, wire);
         }
     }
 
     fn on_source(&mut self, status: SourceStatus, now: Now, wire: &mut impl Wire) {
         let before = std::mem::replace(&mut self.source, status);
-        let change = SourceChange { server_time: now.unix_ms };
-        match (before, status) {
-            (_, SourceStatus::Stale) => {
-                self.is_stale_told = true;
-                self.tell_everyone(&ServerMessage::SourceStale(change), wire);
-            }
-            (_, SourceStatus::Live) if self.is_stale_told => {
-                self.is_stale_told = false;
-                self.tell_everyone(&ServerMessage::SourceLive(change), wire);
-            }
-            _ => {}
+        // Whoever came while the source was not live was told so at once.
+        if (before == SourceStatus::Live) != (status == SourceStatus::Live) {
+            let frame = self.source_frame(now);
+            self.tell_everyone(&frame, wire);
         }
     }
 
-    fn tell_everyone(&mut self, message: &ServerMessage<'_>, wire: &mut impl Wire) {
+    /// How the source is doing, as a message.
+    pub(super) fn source_frame(&self, now: Now) -> Vec<u8> {
+        let newest = self.log.newest();
+        let state = SourceState {
+            epoch: self.epoch.as_ref().map(|epoch| &*epoch.0),
+            pos: newest.pos.0,
+            ts: newest.ts_ms,
+            server_time: now.unix_ms,
+        };
+        text_frame(&match self.source {
+            SourceStatus::Live => ServerMessage::SourceLive(state),
+            _ => ServerMessage::SourceStale(state),
+        })
+    }
+
+    fn tell_everyone(&mut self, frame: &[u8], wire: &mut impl Wire) {
         // What came before is sent before, so that no event waits behind the answer's queue.
         self.flush_touched(wire);
-        let frame = text_frame(message);
         let open: Vec<ConnId> = self
             .connections
             .iter()
@@ -141,7 +151,7 @@ impl Shard {
             .map(|(_, connection)| connection.id)
             .collect();
         for id in open {
-            self.queue(id, frame.clone());
+            self.queue(id, frame.to_vec());
             self.touch(id.index);
         }
     }

@@ -24,11 +24,26 @@ impl CommandRate {
         self.empty_at_us = empty_at_us + interval_us;
         Ok(())
     }
+
+    /// Counts `commands` more for one that was taken and turned out to be dear.
+    pub fn charge(&mut self, commands: usize, per_second: u32) {
+        let interval_us = 1_000_000 / u64::from(per_second.max(1));
+        self.empty_at_us += commands as u64 * interval_us;
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_charge_delays_what_comes_next() {
+        let mut rate = CommandRate::default();
+        assert_eq!(rate.take(1_000, 50), Ok(()));
+        rate.charge(59, 50);
+        assert_eq!(rate.take(1_000, 50), Err(220));
+        assert_eq!(rate.take(1_220, 50), Ok(()));
+    }
 
     #[test]
     fn a_burst_of_one_second_then_the_rate() {

@@ -97,6 +97,42 @@ impl RecentLog {
     }
 }
 
+/// How many newest events may still be looked at.
+#[derive(Debug)]
+pub struct Looks {
+    left: usize,
+    taken: usize,
+    is_exceeded: bool,
+}
+
+impl Looks {
+    /// So many, and no more.
+    pub fn new(left: usize) -> Self {
+        Self { left, taken: 0, is_exceeded: false }
+    }
+
+    /// Takes one; false if none is left.
+    fn take(&mut self) -> bool {
+        if self.left == 0 {
+            self.is_exceeded = true;
+            return false;
+        }
+        self.left -= 1;
+        self.taken += 1;
+        true
+    }
+
+    /// How many were taken.
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// Whether one was wanted and not to be had.
+    pub fn is_exceeded(&self) -> bool {
+        self.is_exceeded
+    }
+}
+
 /// The newest event of each channel, for `snapshot`.
 #[derive(Debug, Default)]
 pub struct NewestEvents {
@@ -124,18 +160,33 @@ impl NewestEvents {
         }
     }
 
-    /// The newest events of the channels that `pattern` matches, in order of channel name.
-    /// Cost: the channels that share the pattern's literal prefix.
-    pub fn matching<'a>(
-        &'a self,
-        pattern: &'a Pattern,
-    ) -> impl Iterator<Item = &'a Rc<LoggedEvent>> {
+    /// Calls `each` with the newest events of the channels that `pattern` matches, in order of
+    /// channel name. Cost: the channels that share the pattern's literal prefix, each of which
+    /// takes one of `looks`; when these are used up it ends.
+    pub fn for_each_match(
+        &self,
+        pattern: &Pattern,
+        looks: &mut Looks,
+        mut each: impl FnMut(&Rc<LoggedEvent>),
+    ) {
+        if !pattern.is_wildcard() {
+            if looks.take()
+                && let Some(event) = self.by_channel.get(pattern.as_str())
+            {
+                each(event);
+            }
+            return;
+        }
         let prefix = pattern.literal_prefix();
-        self.by_channel
-            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded))
-            .take_while(move |(channel, _)| channel.starts_with(prefix))
-            .filter(move |(channel, _)| pattern.matches(channel))
-            .map(|(_, event)| event)
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        for (channel, event) in self.by_channel.range::<str, _>(from) {
+            if !channel.starts_with(prefix) || !looks.take() {
+                return;
+            }
+            if pattern.matches(channel) {
+                each(event);
+            }
+        }
     }
 
     fn forget_oldest(&mut self) {
@@ -198,15 +249,21 @@ pub(super) mod tests {
         for pos in 1..=50 {
             newest.update(&logged(names[pos as usize % 5], pos));
         }
-        let found = |text: &str| -> Vec<u64> {
+        let look = |text: &str, looks: usize| {
             let pattern = Pattern::parse(text, 256).unwrap();
-            newest.matching(&pattern).map(|event| event.pos()).collect()
+            let (mut found, mut looks) = (Vec::new(), Looks::new(looks));
+            newest.for_each_match(&pattern, &mut looks, |event| found.push(event.pos()));
+            (found, looks.is_exceeded())
         };
+        let found = |text: &str| look(text, 100).0;
         assert_eq!(found("t.A.x"), [50]);
         assert_eq!(found("t.A.>"), [50, 46]);
         assert_eq!(found("t.*.x"), [50, 48, 47]);
         assert_eq!(found("nothing"), [0; 0]);
         assert_eq!(found(">").len(), 5);
+        assert_eq!(look(">", 5), (vec![50, 46, 48, 47, 49], false));
+        assert_eq!(look(">", 2), (vec![50, 46], true));
+        assert_eq!(look("t.A.x", 0), (vec![], true));
     }
 
     #[test]

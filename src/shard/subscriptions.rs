@@ -97,6 +97,15 @@ impl SubscriptionIndex {
         own.iter().map(|subscription| &*self.topics[subscription.topic as usize].text)
     }
 
+    /// Whether the connection is subscribed to exactly this text.
+    pub fn is_subscribed(&self, connection: u32, text: &str) -> bool {
+        self.by_text.get(text).is_some_and(|&topic| {
+            self.connections
+                .get(connection as usize)
+                .is_some_and(|own| own.iter().any(|subscription| subscription.topic == topic))
+        })
+    }
+
     /// Whether a subscription of the connection, exact or wildcard, matches `channel`.
     pub fn has_match(&self, connection: u32, channel: &str) -> bool {
         let Some(own) = self.connections.get(connection as usize) else { return false };
@@ -309,7 +318,9 @@ mod tests {
                     }
                     Step::Unsubscribe(conn, text) => {
                         let was = model.entry(conn).or_default().remove(&text);
+                        prop_assert_eq!(index.is_subscribed(conn, &text), was);
                         prop_assert_eq!(index.unsubscribe(conn, &text), was);
+                        prop_assert!(!index.is_subscribed(conn, &text));
                     }
                     Step::Leave(conn) => {
                         model.remove(&conn);

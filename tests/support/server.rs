@@ -34,9 +34,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// `odin-ws serve` on a free port of the loopback, with these further arguments.
+    /// `odin-ws serve` on a free port of the loopback, with these further arguments. The simulator,
+    /// if that is the source, is live.
     pub fn serve(arguments: &[&str]) -> Self {
-        Self::start(&[&["serve", "--addr", "127.0.0.1:0"], arguments].concat())
+        let server = Self::start(&[&["serve", "--addr", "127.0.0.1:0"], arguments].concat());
+        if arguments.contains(&"sim") {
+            server.wait_ready(200);
+        }
+        server
     }
 
     /// `odin-ws echo` on a free port of the loopback.

@@ -1,8 +1,13 @@
 //! Single behaviours of a shard, one test each.
 
+use serde_json::{Value, json};
+
 use super::world::World;
 use super::{REQUEST, client_frame};
-use crate::shard::limits::COMMAND_EXCESS_MAX;
+use crate::feed::{Feed, SourceStatus};
+use crate::shard::limits::{
+    COMMAND_EXCESS_MAX, SNAPSHOT_LOOKS_MAX, SNAPSHOT_LOOKS_PER_COMMAND, SNAPSHOT_MESSAGES_MAX,
+};
 
 #[test]
 fn a_silent_client_is_kept_alive_then_pinged_and_then_closed() {
@@ -98,4 +103,99 @@ fn a_refused_connection_gets_its_response_and_then_the_end() {
     let response = String::from_utf8(world.wire.sent.remove(&id).unwrap()).unwrap();
     assert!(response.starts_with("HTTP/1.1 503 ") && response.contains("\r\nRetry-After: 5\r\n"));
     assert_eq!(world.wire.gone.get(&id), Some(&"finished"));
+}
+
+#[test]
+fn a_command_of_too_many_channels_is_refused_as_a_whole() {
+    let mut world = World::new(1);
+    world.connect();
+    world.take_messages();
+    let names: Vec<String> = (0..1_025).map(|number| format!("t.{number}")).collect();
+    for kind in ["subscribe", "unsubscribe"] {
+        world.send(0, &json!({"type": kind, "channels": names, "id": 3}).to_string());
+        let answer = &world.take_messages()[0];
+        assert_eq!(answer["code"], "too_many_channels", "{answer}");
+        assert_eq!((&answer["limit"], &answer["id"]), (&json!(1_024), &json!(3)));
+    }
+    world.send(0, &json!({"type": "subscribe", "channels": names[..1_024]}).to_string());
+    assert_eq!(world.take_messages()[0]["total"], 1_024);
+}
+
+#[test]
+fn snapshots_of_many_patterns_end_and_are_paid_for() {
+    let mut world = World::new(1);
+    world.connect();
+    let channels = 30_000;
+    let names: Vec<String> = (0..channels).map(|number| format!("t.{number}.x")).collect();
+    world.publish_on(names.iter().map(String::as_str));
+    world.take_messages();
+    // Each pattern has all channels to look at; none matches, so all would be looked at.
+    let patterns: Vec<String> = (0..1_000).map(|number| format!("t.*.y{number}")).collect();
+    let subscribe = json!({"type": "subscribe", "channels": patterns, "snapshot": true});
+    world.send(0, &subscribe.to_string());
+    let answer = &world.take_messages()[0];
+    assert_eq!(answer["snapshot"], json!({"messages": 0, "complete": false}));
+    assert_eq!(answer["total"], 1_000);
+    // The command took a few more from the burst of 50.
+    let heartbeats = 50 - 1 - SNAPSHOT_LOOKS_MAX / SNAPSHOT_LOOKS_PER_COMMAND;
+    for _ in 0..=heartbeats {
+        world.send(0, r#"{"type":"heartbeat"}"#);
+    }
+    let kinds: Vec<Value> =
+        world.take_messages().iter().map(|message| message["type"].clone()).collect();
+    assert_eq!(kinds.iter().filter(|kind| *kind == "heartbeat").count(), heartbeats);
+    assert_eq!(kinds.last(), Some(&json!("error")));
+}
+
+#[test]
+fn what_is_subscribed_already_brings_no_snapshot_and_no_cost() {
+    let mut world = World::new(1);
+    world.connect();
+    let channels = SNAPSHOT_MESSAGES_MAX + 1;
+    let names: Vec<String> = (0..channels).map(|number| format!("t.{number}.x")).collect();
+    world.publish_on(names.iter().map(String::as_str));
+    world.take_messages();
+    let subscribe = json!({"type": "subscribe", "channels": ["t.>"], "snapshot": true}).to_string();
+    for (messages, complete) in [(SNAPSHOT_MESSAGES_MAX, false), (0, true)] {
+        world.send(0, &subscribe);
+        let answer = &world.take_messages()[0];
+        assert_eq!(answer["snapshot"], json!({"messages": messages, "complete": complete}));
+    }
+}
+
+#[test]
+fn whoever_comes_while_the_source_is_away_is_told() {
+    let mut world = World::new(1);
+    let source = |world: &mut World, status| {
+        let mut feed = [Feed::Source(status)].into();
+        world.shard.publish(&mut feed, world.now, &mut world.wire);
+    };
+    source(&mut world, SourceStatus::Stale);
+    world.connect();
+    let kinds = |world: &mut World| -> Vec<(Value, Value)> {
+        let messages = world.take_messages();
+        messages.iter().map(|it| (it["type"].clone(), it["epoch"].clone())).collect()
+    };
+    let told = |kind: &str| (json!(kind), json!("e"));
+    assert_eq!(kinds(&mut world), [told("welcome"), told("source_stale")]);
+    source(&mut world, SourceStatus::Live);
+    source(&mut world, SourceStatus::Stale);
+    source(&mut world, SourceStatus::Live);
+    let changes = ["source_live", "source_stale", "source_live"].map(told);
+    assert_eq!(kinds(&mut world), changes);
+}
+
+#[test]
+fn drops_while_a_batch_moves_to_the_outbox_count_as_in_a_row() {
+    let mut world = World::new(1);
+    world.connect();
+    world.send(0, r#"{"type":"subscribe","channels":["t.>"]}"#);
+    world.take_messages();
+    let id = world.clients[0].id;
+    world.shard.settings.limits.client.queue_bytes = 600;
+    world.wire.room.insert(id, 0);
+    // One batch: all are pending when the socket turns out to be full, and few fit.
+    world.publish_on(["t.A.x"; 20].into_iter());
+    let slow_closed = world.shard.stats().slow_closed;
+    assert_eq!(slow_closed, 1);
 }

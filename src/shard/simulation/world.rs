@@ -96,6 +96,31 @@ impl World {
         self.shard.receive(id, second, self.now, &mut self.wire);
     }
 
+    /// What the first client was sent since the last call, events too, past the model.
+    pub(super) fn take_messages(&mut self) -> Vec<Value> {
+        let client = &mut self.clients[0];
+        client.bytes.extend(self.wire.sent.remove(&client.id).unwrap_or_default());
+        client.take_frames();
+        let frames = client.frames.split_off(client.checked);
+        let texts = frames.iter().filter(|(opcode, _)| *opcode == 1);
+        texts.map(|(_, text)| serde_json::from_slice(text).unwrap()).collect()
+    }
+
+    /// Publishes one event on each of `channels` in one batch, past the model.
+    pub(super) fn publish_on<'a>(&mut self, channels: impl Iterator<Item = &'a str>) {
+        let mut feed: VecDeque<Feed> = VecDeque::new();
+        for channel in channels {
+            self.pos += 1;
+            let position = Position { pos: StreamPos(self.pos), ts_ms: self.pos };
+            let incoming = Incoming { subject: channel, payload: b"1", position };
+            let event = Event::new(&incoming, channel.into(), StreamPos(0));
+            feed.push_back(Feed::Event(Arc::new(event)));
+        }
+        while !feed.is_empty() {
+            self.shard.publish(&mut feed, self.now, &mut self.wire);
+        }
+    }
+
     fn random_pattern(&mut self) -> String {
         let tokens = ["t", ["A", "B", "*"].choose(&mut self.rng).unwrap(), "x"];
         match self.rng.random_range(0..4) {
@@ -304,7 +329,7 @@ impl World {
 
 impl Client {
     fn take_frames(&mut self) {
-        if self.frames.is_empty() && self.bytes.starts_with(b"HTTP") {
+        if self.bytes.starts_with(b"HTTP") {
             let Some(end) = self.bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
                 return;
             };
