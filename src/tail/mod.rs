@@ -266,10 +266,15 @@ impl Tail<'_> {
                 for rejection in list("rejected").into_iter().flatten() {
                     eprintln!("{}", line::rejection(rejection));
                 }
-                if list("channels").is_some_and(Vec::is_empty) {
+                let taken: Vec<String> = list("channels")
+                    .into_iter()
+                    .flatten()
+                    .map(|it| line::plain(Some(it)))
+                    .collect();
+                if taken.is_empty() {
                     return Err(Ended::AllRejected);
                 }
-                eprintln!("subscribed to {}", self.settings.patterns.join(" "));
+                eprintln!("subscribed to {}", taken.join(" "));
             }
             Some("welcome") => {
                 eprintln!("connected to {}", line::plain(message.get("instance")));
