@@ -165,6 +165,11 @@ impl FeedReceiver {
         drained
     }
 
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Waits until something is in the queue (true) or the sender is gone (false).
     pub async fn ready(&self) -> bool {
         poll_fn(|cx| {

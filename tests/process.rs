@@ -297,3 +297,21 @@ fn a_source_that_ends_by_itself_ends_the_server() {
     let error = ended.recv_timeout(support::GUARD).unwrap().unwrap_err();
     assert!(error.to_string().contains("the source cannot run"), "{error}");
 }
+
+#[test]
+fn every_shard_of_a_server_that_starts_on_a_busy_machine_serves() {
+    let starts = || {
+        for _ in 0..12 {
+            let server = Server::serve(&["--source", "sim"]);
+            // The kernel spreads them over the shards.
+            for _ in 0..8 {
+                assert!(server.get("/ready").contains("200 OK"));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(starts);
+        }
+    });
+}

@@ -17,7 +17,7 @@ use futures_lite::{AsyncRead as _, AsyncWrite as _};
 use glommio::net::TcpStream;
 use socket2::SockRef;
 
-use super::worker::Worker;
+use super::worker::{Worker, turn};
 use crate::shard::{ConnId, Wire};
 
 /// Reads of one connection before the others have their turn.
@@ -115,26 +115,37 @@ fn borrow<'a>(fd: RawFd) -> BorrowedFd<'a> {
 /// Serves one accepted connection until the shard has forgotten it.
 pub(super) async fn serve(worker: Rc<Worker>, mut stream: TcpStream) {
     let id = worker.accepted();
-    std::future::poll_fn(|cx| poll(&worker, id, &mut stream, cx)).await;
+    while std::future::poll_fn(|cx| poll(&worker, id, &mut stream, cx)).await == Next::Turn {
+        turn().await;
+    }
     worker.sockets.borrow_mut().remove(id);
 }
 
-fn poll(worker: &Worker, id: ConnId, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<()> {
+/// What a connection's task does next.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// More may be at hand; the others come first.
+    Turn,
+    /// The shard has forgotten the connection.
+    End,
+}
+
+fn poll(worker: &Worker, id: ConnId, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<Next> {
     // Its place may be another connection's by now, whose slot is not this one's to touch.
     if !worker.shard.borrow().is_alive(id) {
-        return Poll::Ready(());
+        return Poll::Ready(Next::End);
     }
     worker.sockets.borrow_mut().register(id, stream.as_raw_fd(), cx.waker());
     for _ in 0..READS_PER_TURN {
         if !worker.shard.borrow().is_alive(id) {
-            return Poll::Ready(());
+            return Poll::Ready(Next::End);
         }
         poll_write(worker, id, stream, cx);
         if !worker.shard.borrow().wants_read(id) {
             return if worker.shard.borrow().is_alive(id) {
                 Poll::Pending
             } else {
-                Poll::Ready(())
+                Poll::Ready(Next::End)
             };
         }
         let mut scratch = worker.scratch.borrow_mut();
@@ -147,13 +158,11 @@ fn poll(worker: &Worker, id: ConnId, stream: &mut TcpStream, cx: &mut Context<'_
             }
             Poll::Ready(Ok(_) | Err(_)) => {
                 worker.shard.borrow_mut().lost(id);
-                return Poll::Ready(());
+                return Poll::Ready(Next::End);
             }
         }
     }
-    // More may be at hand; the other tasks come first.
-    cx.waker().wake_by_ref();
-    Poll::Pending
+    Poll::Ready(Next::Turn)
 }
 
 /// Writes what waits for a blocked socket; when it takes no more, the task is registered for its

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use glommio::net::TcpListener;
-use glommio::{executor, spawn_local};
+use glommio::spawn_local;
 use socket2::Socket;
 use tokio::sync::mpsc::Receiver;
 
@@ -30,6 +30,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often deadlines are looked at: the resolution of the shard's timer wheel.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Connections accepted in a row before the others have their turn: about 1 ms of work.
+const ACCEPTS_PER_TURN: u64 = 32;
+
+/// A timer that is due as soon as the executor looks at its timers; less could be due already.
+const TURN: Duration = Duration::from_micros(1);
 
 /// How long connections have to answer the closing handshake at shutdown.
 const SHUT_DOWN_GRACE: Duration = Duration::from_secs(3);
@@ -114,7 +120,7 @@ pub async fn run(settings: WorkerSettings) -> Stats {
     }
     worker.shard.borrow_mut().abort_all(&mut *worker.sockets.borrow_mut());
     while worker.open_sockets.get() > 0 {
-        executor().yield_task_queue_now().await;
+        turn().await;
     }
     ticking.cancel().await;
     if let Some(feeding) = feeding {
@@ -123,6 +129,14 @@ pub async fn run(settings: WorkerSettings) -> Stats {
     let stats = worker.shard.borrow().stats();
     tracing::info!(shard = number, ?stats, "shard ended");
     stats
+}
+
+/// Lets the executor look at its sockets and timers before the caller goes on.
+///
+/// The executor does that when no task can run. `yield_if_needed` would do only if it preempted
+/// tasks by time, which it must not: see [`crate::control::machine`].
+pub(super) async fn turn() {
+    glommio::timer::sleep(TURN).await;
 }
 
 #[expect(unsafe_code, reason = "glommio takes a listener with options of ours only as a number")]
@@ -134,13 +148,14 @@ fn into_listener(socket: Socket) -> TcpListener {
 
 async fn accept(worker: Rc<Worker>, listener: TcpListener, census: Arc<Census>, sockets_max: u64) {
     let mut is_failing = false;
+    let mut accepted = 0_u64;
     loop {
         match listener.accept().await {
             Ok(stream) => {
                 is_failing = false;
                 if !census.take_socket(sockets_max) {
                     drop(stream);
-                    executor().yield_if_needed().await;
+                    turn().await;
                     continue;
                 }
                 worker.open_sockets.set(worker.open_sockets.get() + 1);
@@ -151,7 +166,10 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, census: Arc<Census>, 
                     worker.open_sockets.set(worker.open_sockets.get() - 1);
                 })
                 .detach();
-                executor().yield_if_needed().await;
+                accepted += 1;
+                if accepted % ACCEPTS_PER_TURN == 0 {
+                    turn().await;
+                }
             }
             Err(error) => {
                 if !std::mem::replace(&mut is_failing, true) {
@@ -169,7 +187,9 @@ async fn consume(worker: Rc<Worker>, feed: FeedReceiver) {
         feed.drain(&mut batch, FEED_BATCH);
         while !batch.is_empty() {
             worker.publish(&mut batch);
-            executor().yield_if_needed().await;
+            if !batch.is_empty() || !feed.is_empty() {
+                turn().await;
+            }
         }
     }
 }
