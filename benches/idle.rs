@@ -31,7 +31,17 @@ fn main() {
     assert!(hard > count + 64, "{count} connections need more than the {hard} descriptors here");
 
     let mut server = Command::new(env!("CARGO_BIN_EXE_odin-ws"))
-        .args(["serve", "--addr", "127.0.0.1:0", "--source", "sim", "--sim-tokens", "1"])
+        .args([
+            "serve",
+            "--addr",
+            "127.0.0.1:0",
+            "--admin-addr",
+            "off",
+            "--source",
+            "sim",
+            "--sim-tokens",
+            "1",
+        ])
         .env("LOG_FORMAT", "json")
         .stderr(Stdio::piped())
         .spawn()

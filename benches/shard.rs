@@ -50,6 +50,7 @@ fn shard() -> Shard {
     };
     let limits = Limits {
         client,
+        connection_budget_bytes: 1 << 30,
         connections_max: u64::MAX,
         handshake_timeout_ms: 10_000,
         heartbeat_interval_ms: 25_000,

@@ -7,7 +7,9 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::heap::allocation_bytes;
 use crate::protocol::envelope;
 
 /// A position in the stream: the JetStream stream sequence, from 1. 0 means "none known".
@@ -64,7 +66,9 @@ impl Event {
     /// Cost: one pass over the payload to check that it is JSON, one copy.
     pub fn new(incoming: &Incoming<'_>, channel: Arc<str>, prev: StreamPos) -> Self {
         let tail = envelope::encode_tail(incoming, prev).into_boxed_slice();
-        Self { channel, position: incoming.position, tail }
+        let event = Self { channel, position: incoming.position, tail };
+        PAYLOAD_BYTES.fetch_add(event.heap_bytes(), Ordering::Relaxed);
+        event
     }
 
     /// The channel it was published on.
@@ -86,4 +90,25 @@ impl Event {
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>() + self.tail.len() + self.channel.len()
     }
+
+    /// Heap of the event behind its `Arc`; the channel's name is everybody's.
+    fn heap_bytes(&self) -> usize {
+        const COUNTS: usize = 2 * size_of::<usize>();
+        allocation_bytes(COUNTS + size_of::<Self>()) + allocation_bytes(self.tail.len())
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        PAYLOAD_BYTES.fetch_sub(self.heap_bytes(), Ordering::Relaxed);
+    }
+}
+
+/// Heap of all events that anything in the process still holds, each counted once.
+static PAYLOAD_BYTES: AtomicUsize = AtomicUsize::new(0);
+
+/// Bytes of heap that the events take that anything in the process still holds: logs, newest
+/// events, replay rings and queues of all shards share them.
+pub fn payload_bytes() -> usize {
+    PAYLOAD_BYTES.load(Ordering::Relaxed)
 }

@@ -30,6 +30,7 @@ pub mod config;
 pub mod control;
 pub mod event;
 pub mod feed;
+pub mod heap;
 pub mod ingest;
 pub mod net;
 pub mod protocol;

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::channel::Pattern;
 use crate::config::ServerConfig;
+use crate::control::admin::{Admin, AdminError, AdminState};
 use crate::control::machine::{self, UringError};
 use crate::control::signals::EndSignals;
 use crate::feed::{FEED_CAPACITY, FeedReceiver, FeedSender, feed};
@@ -32,6 +33,9 @@ pub enum RuntimeError {
     /// The address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The admin port cannot be listened on.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
     /// io_uring cannot be used.
     #[error(transparent)]
     Uring(#[from] UringError),
@@ -58,11 +62,19 @@ pub fn serve(
     allowed: Arc<[Pattern]>,
     source: Source,
 ) -> Result<(), RuntimeError> {
+    let admin = config.admin_addr.map(Admin::listen).transpose()?;
     let name = source.name();
     let (senders, receivers) = (0..config.shards).map(|_| feed(FEED_CAPACITY)).unzip();
     let shards = Shards::start(config, &Mode::Channels { allowed }, receivers)?;
     tracing::info!(addr = %shards.addr, shards = config.shards, source = name, "listening");
-    block_on(run(shards, Some((source, senders))))
+    let census = Arc::clone(&shards.census);
+    let connection_budget_bytes = config.limits.connection_budget_bytes;
+    block_on(async {
+        if let Some(admin) = admin {
+            admin.spawn(AdminState { census, connection_budget_bytes })?;
+        }
+        run(shards, Some((source, senders))).await
+    })
 }
 
 /// Runs `echo`; ends at a signal.
@@ -92,6 +104,7 @@ impl Drop for EndNotice {
 /// The running shards.
 struct Shards {
     addr: SocketAddr,
+    census: Arc<Census>,
     threads: Vec<ExecutorJoinHandle<()>>,
     commands: Vec<mpsc::Sender<ShardCommand>>,
     /// Each shard says here that it has ended.
@@ -111,7 +124,8 @@ impl Shards {
         let census = Census::new(config.shards);
         let (has_ended, ended) = mpsc::channel(config.shards);
         let mut feeds = feeds.into_iter();
-        let mut shards = Self { addr, threads: Vec::new(), commands: Vec::new(), ended };
+        let (threads, commands) = (Vec::new(), Vec::new());
+        let mut shards = Self { addr, census: Arc::clone(&census), threads, commands, ended };
         for (shard, listener) in listeners.into_iter().enumerate() {
             let (sender, commands) = mpsc::channel(1);
             let settings = WorkerSettings {

@@ -78,7 +78,10 @@ fn a_client_that_does_not_read_is_closed_with_1008_and_nobody_else_notices() {
 #[test]
 fn a_client_that_falls_behind_sees_the_hole_and_replays_it() {
     let nats = Nats::start();
-    let server = serve(&nats, &["--shards", "1", "--queue-bytes", "900000"]);
+    let server = serve(
+        &nats,
+        &["--shards", "1", "--queue-bytes", "900000", "--conn-budget-bytes", "2000000"],
+    );
     let mut client = Client::over(small_buffers(&server), server.addr);
     let mut witness = Client::connect(&server);
     client.subscribe(&["odin.token.>"]);

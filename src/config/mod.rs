@@ -65,6 +65,8 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// Sockets of the instance, in any state.
     pub sockets_max: u64,
+    /// Where the admin port is, if anywhere.
+    pub admin_addr: Option<SocketAddr>,
 }
 
 /// What the machine offers, found out before the configuration is validated.
@@ -110,8 +112,11 @@ pub fn server_config(values: &mut Values, machine: &Machine, kind: ServerKind) -
         send_buffer_bytes: values.number("WS_SEND_BUFFER_BYTES", 4_096, 1 << 24) as usize,
     };
     let (connections_max, sockets_max) = connection_bounds(values, machine);
+    let client = client_limits(values, kind);
+    let connection_budget_bytes = budget(values, &client, &listen, kind);
     let limits = Limits {
-        client: client_limits(values, kind),
+        client,
+        connection_budget_bytes,
         connections_max,
         handshake_timeout_ms: 1_000 * values.number("WS_HANDSHAKE_TIMEOUT_SECONDS", 1, 3_600),
         heartbeat_interval_ms: 1_000 * values.number("WS_HEARTBEAT_SECONDS", 1, 86_400),
@@ -126,7 +131,24 @@ pub fn server_config(values: &mut Values, machine: &Machine, kind: ServerKind) -
                        closed before they can answer a ping";
         values.refuse("WS_IDLE_TIMEOUT_SECONDS", problem.into());
     }
-    ServerConfig { instance, shards, listen, limits, sockets_max }
+    let admin_addr = match kind {
+        ServerKind::Serve => admin_addr(values),
+        ServerKind::Echo => None,
+    };
+    ServerConfig { instance, shards, listen, limits, sockets_max, admin_addr }
+}
+
+fn admin_addr(values: &mut Values) -> Option<SocketAddr> {
+    let text = values.optional("WS_ADMIN_ADDR")?;
+    if text == "off" {
+        return None;
+    }
+    let addr = text.parse().ok();
+    if addr.is_none() {
+        let problem = "must be an IP address and a port, such as 127.0.0.1:9302, or `off`";
+        values.refuse("WS_ADMIN_ADDR", problem.into());
+    }
+    addr
 }
 
 /// Which server is configured.
@@ -152,6 +174,31 @@ fn client_limits(values: &mut Values, kind: ServerKind) -> ClientLimits {
         queue_messages: values.number("WS_QUEUE_MESSAGES", 32, 1_000_000) as usize,
         queue_bytes: values.number("WS_QUEUE_BYTES", 1_024, 1 << 30) as usize,
     }
+}
+
+/// The memory budget of a connection. The bounds of its parts must fit into it, or clients that
+/// keep within each would be closed.
+fn budget(
+    values: &mut Values,
+    client: &ClientLimits,
+    listen: &ListenSettings,
+    kind: ServerKind,
+) -> usize {
+    let budget = values.number("WS_CONN_BUDGET_BYTES", 16_384, 1 << 36) as usize;
+    if kind == ServerKind::Echo {
+        // Conformance tools send the longest messages one behind the other and read later.
+        return budget.max(8 * client.message_bytes);
+    }
+    let parts = Limits::budget_needed(client) + 2 * listen.send_buffer_bytes;
+    if budget < parts {
+        let problem = format!(
+            "must be at least {parts}, the sum of what WS_QUEUE_BYTES, WS_QUEUE_MESSAGES, \
+             WS_MAX_MESSAGE_BYTES, WS_SEND_BUFFER_BYTES, WS_MAX_CHANNELS and WS_REPLAY_MESSAGES \
+             allow: raise it, or lower one of them"
+        );
+        values.refuse("WS_CONN_BUDGET_BYTES", problem);
+    }
+    budget
 }
 
 /// Open connections and sockets that the descriptors allow.

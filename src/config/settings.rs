@@ -63,6 +63,13 @@ use Scope::{All, Broker, Serve, Server};
 /// All settings, in the order in which they are shown.
 pub const SETTINGS: &[Setting] = &[
     setting("WS_ADDR", "addr", "0.0.0.0:3002", Server, "address to listen on"),
+    setting(
+        "WS_ADMIN_ADDR",
+        "admin-addr",
+        "127.0.0.1:9302",
+        Serve,
+        "address of the admin port with /metrics, or `off`",
+    ),
     setting("WS_SHARDS", "shards", "", Server, "shards, one core each [default: cores available]"),
     setting("WS_INSTANCE", "instance", "", All, "name of this instance [default: host name]"),
     setting(
@@ -150,6 +157,13 @@ pub const SETTINGS: &[Setting] = &[
         "256",
         Serve,
         "events that wait for a slow connection",
+    ),
+    setting(
+        "WS_CONN_BUDGET_BYTES",
+        "conn-budget-bytes",
+        "716800",
+        Server,
+        "memory that one connection may take in all; over it the connection is closed",
     ),
     setting(
         "WS_QUEUE_BYTES",

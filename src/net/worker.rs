@@ -16,7 +16,7 @@ use socket2::Socket;
 use tokio::sync::mpsc::Receiver;
 
 use super::socket::{Sockets, serve};
-use crate::feed::{Feed, FeedReceiver};
+use crate::feed::{FEED_CAPACITY, Feed, FeedReceiver};
 use crate::shard::{Census, ConnId, Now, Shard, ShardSettings, Stats};
 
 /// Items taken from the feed at a time.
@@ -24,6 +24,9 @@ const FEED_BATCH: usize = 256;
 
 /// Bytes of the buffer that all reads of a shard go through.
 const SCRATCH_BYTES: usize = 65_536;
+
+/// Buffers of a shard that do not depend on its load: the scratch and the queue from the source.
+const FIXED_BYTES: usize = SCRATCH_BYTES + FEED_CAPACITY * (size_of::<Feed>() + size_of::<usize>());
 
 /// How long the accept loop waits when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -167,7 +170,7 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, census: Arc<Census>, 
                 })
                 .detach();
                 accepted += 1;
-                if accepted % ACCEPTS_PER_TURN == 0 {
+                if accepted.is_multiple_of(ACCEPTS_PER_TURN) {
                     turn().await;
                 }
             }
@@ -197,7 +200,15 @@ async fn consume(worker: Rc<Worker>, feed: FeedReceiver) {
 async fn tick(worker: Rc<Worker>) {
     loop {
         glommio::timer::sleep(TICK).await;
+        let mut shard = worker.shard.borrow_mut();
         let mut sockets = worker.sockets.borrow_mut();
-        worker.shard.borrow_mut().tick(worker.now(), &mut *sockets);
+        let blocked = sockets.blocked();
+        let kernel_send_bytes = blocked.iter().map(|(_, bytes)| bytes).sum();
+        for (id, kernel_bytes) in blocked {
+            shard.check_budget(id, kernel_bytes, worker.now(), &mut *sockets);
+        }
+        let io_bytes = sockets.memory_bytes(worker.open_sockets.get());
+        shard.note_io(io_bytes, FIXED_BYTES, kernel_send_bytes);
+        shard.tick(worker.now(), &mut *sockets);
     }
 }

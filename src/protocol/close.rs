@@ -17,6 +17,8 @@ pub enum CloseReason {
     SlowClient,
     /// The client kept sending commands over the rate.
     CommandFlood,
+    /// The connection takes more memory than its budget.
+    OverBudget,
     /// The client broke the wire protocol.
     Wire(WireError),
 }
@@ -27,7 +29,7 @@ impl CloseReason {
         match self {
             Self::ShuttingDown | Self::Idle => 1001,
             Self::BinaryCommand => 1003,
-            Self::SlowClient | Self::CommandFlood => 1008,
+            Self::SlowClient | Self::CommandFlood | Self::OverBudget => 1008,
             Self::Wire(WireError::Protocol(_)) => 1002,
             Self::Wire(WireError::InvalidUtf8) => 1007,
             Self::Wire(WireError::TooLarge { .. }) => 1009,
@@ -42,6 +44,7 @@ impl CloseReason {
             Self::BinaryCommand => "commands are text messages",
             Self::SlowClient => "client reads too slowly",
             Self::CommandFlood => "too many commands",
+            Self::OverBudget => "connection over its memory budget",
             Self::Wire(WireError::Protocol(rule)) => rule,
             Self::Wire(WireError::InvalidUtf8) => "text is not UTF-8",
             Self::Wire(WireError::TooLarge { .. }) => "message too large",

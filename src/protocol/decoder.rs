@@ -10,6 +10,7 @@ use super::frame::{
     CLIENT_HEADER_BYTES_MAX, CONTROL_BYTES_MAX, ClientHeader, Opcode, apply_mask,
     parse_client_header,
 };
+use crate::heap::allocation_bytes;
 
 /// How the client broke the wire protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -104,10 +105,12 @@ impl Decoder {
         }
     }
 
-    /// Bytes of memory held for what is incomplete.
+    /// Heap that is held for what is incomplete.
     pub fn memory_bytes(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| {
-            size_of::<Partial>() + partial.buffer.capacity() + partial.control.capacity()
+            allocation_bytes(size_of::<Partial>())
+                + allocation_bytes(partial.buffer.capacity())
+                + allocation_bytes(partial.control.capacity())
         })
     }
 }

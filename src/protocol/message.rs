@@ -34,6 +34,8 @@ pub enum ErrorCode {
     RangeNotAvailable,
     /// A message over the limit.
     MessageTooLarge,
+    /// More than the connection's memory budget leaves.
+    OverBudget,
 }
 
 /// A message from the server.

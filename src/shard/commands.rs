@@ -9,7 +9,9 @@ use super::flush::text_frame;
 use super::limits::{
     COMMAND_EXCESS_MAX, SNAPSHOT_LOOKS_MAX, SNAPSHOT_LOOKS_PER_COMMAND, SNAPSHOT_MESSAGES_MAX,
 };
+use super::outbox::QUEUED_EVENT_BYTES;
 use super::recent::{LoggedEvent, Looks};
+use super::transmit::event_frame_bytes;
 use crate::channel::{ChannelError, Pattern};
 use crate::protocol::close::CloseReason;
 use crate::protocol::command::{self, Command, CommandError, CommandId};
@@ -120,7 +122,7 @@ impl Shard {
             }
         }
         self.charge(id, looks.taken() / SNAPSHOT_LOOKS_PER_COMMAND);
-        let complete = order_snapshot(&mut wanted) && !looks.is_exceeded();
+        let complete = order_snapshot(&mut wanted, self.budget_left(id)) && !looks.is_exceeded();
         let newest = self.log.newest();
         let message = ServerMessage::Subscribed(Subscribed {
             channels: accepted,
@@ -211,6 +213,16 @@ impl Shard {
         };
         let events: Vec<(u64, Rc<LoggedEvent>)> =
             range.map(|(seq, event)| (seq, Rc::clone(event))).collect();
+        let held: usize = events.iter().map(|(_, event)| requested_bytes(event)).sum();
+        if held > self.budget_left(id) {
+            let limit = self.settings.limits.connection_budget_bytes;
+            let message = format!(
+                "{held} bytes of events do not fit the memory of this connection now: ask for \
+                 fewer, or read what waits first"
+            );
+            let detail = (ErrorDetail::Limit { limit }, command_id);
+            return self.refuse_command(id, ErrorCode::OverBudget, message.into(), detail);
+        }
         let count = events.len() as u64;
         let message = Replay { from_seq, to_seq, count, id: command_id };
         self.answer(id, &ServerMessage::Replay(message));
@@ -250,11 +262,24 @@ impl Shard {
 }
 
 /// Puts a snapshot in stream order, each event once, and keeps the newest that one snapshot may
-/// hold; whether that is all of them.
-fn order_snapshot(wanted: &mut Vec<Rc<LoggedEvent>>) -> bool {
+/// hold and the connection's budget leaves room for; whether that is all of them.
+fn order_snapshot(wanted: &mut Vec<Rc<LoggedEvent>>, mut budget_left: usize) -> bool {
     wanted.sort_by_key(|event| event.pos());
     wanted.dedup_by_key(|event| event.pos());
-    let excess = wanted.len().saturating_sub(SNAPSHOT_MESSAGES_MAX);
+    let fits = |event: &&Rc<LoggedEvent>| {
+        let bytes = requested_bytes(event);
+        let fits = bytes <= budget_left;
+        budget_left = budget_left.saturating_sub(bytes);
+        fits
+    };
+    let kept = wanted.iter().rev().take(SNAPSHOT_MESSAGES_MAX).take_while(fits).count();
+    let excess = wanted.len() - kept;
     wanted.drain(..excess);
     excess == 0
+}
+
+/// What an event that was asked for takes at most until it is sent: its place in a queue that grew
+/// by doubling, and the frame.
+fn requested_bytes(event: &LoggedEvent) -> usize {
+    2 * QUEUED_EVENT_BYTES + event_frame_bytes(u64::MAX, event.event().tail().len())
 }

@@ -1,9 +1,12 @@
 //! The state of one connection, as small as an idle one can be: what is needed only while
 //! something is incomplete or waits lives behind an option.
 
+use super::limits::STATE_BYTES;
+use super::memory::ConnectionMemory;
 use super::outbox::Outbox;
 use super::rate::CommandRate;
 use super::replay::ReplayRing;
+use crate::heap::allocation_bytes;
 use crate::protocol::decoder::Decoder;
 
 /// A connection of one shard. The index is used again; the generation tells the users apart.
@@ -57,10 +60,12 @@ pub(super) struct Connection {
     pub ping_sent_ms: Option<u64>,
     /// The newest round trip.
     pub latency_ms: Option<u32>,
+    /// What the shard's sums hold for this connection.
+    pub charged: ConnectionMemory,
 }
 
 /// LIMITS.md counts with it: what every connection costs the shard, idle or not.
-const _: () = assert!(size_of::<Connection>() <= 176);
+const _: () = assert!(size_of::<Connection>() <= 192 && 192 < STATE_BYTES);
 
 impl Connection {
     pub(super) fn new(id: ConnId, number: u64, now_ms: u64, deadline_ms: u64) -> Self {
@@ -83,7 +88,32 @@ impl Connection {
             rate: CommandRate::default(),
             ping_sent_ms: None,
             latency_ms: None,
+            charged: ConnectionMemory::default(),
         }
+    }
+
+    /// What the connection takes now beside its place in the tables.
+    pub(super) fn memory(&self) -> ConnectionMemory {
+        let head_bytes = match &self.state {
+            State::Handshake { head } => head.capacity(),
+            _ => 0,
+        };
+        let partial = self.decoder.memory_bytes() + allocation_bytes(head_bytes);
+        let queue = self.outbox.as_ref().map_or(0, |outbox| outbox.memory_bytes());
+        let bytes = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        ConnectionMemory {
+            queue: bytes(queue),
+            replay: bytes(self.replay.memory_bytes()),
+            partial: bytes(partial),
+        }
+    }
+
+    /// What counts against the connection's budget, beside its subscriptions and what the kernel
+    /// holds: its own memory, and the events that wait for it. The frame that is sent next does
+    /// not count: one event alone may be longer than any budget.
+    pub(super) fn budgeted_bytes(&self) -> usize {
+        let held = self.outbox.as_ref().map_or(0, |outbox| outbox.held_bytes());
+        size_of::<Self>() + self.memory().total() + held
     }
 
     pub(super) fn is_open(&self) -> bool {

@@ -4,14 +4,17 @@
 //! nothing to be flushed. Bounds: see `limits`; the table of connections is bounded by the
 //! descriptors that the caller accepts.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use slab::Slab;
 
+use super::census::{Census, Stats};
 use super::connection::{ConnId, Connection, State};
 use super::flush::text_frame;
 use super::limits::{ANSWER_BYTES_PAUSE, Limits};
+use super::memory::{ConnectionMemory, ShardMemory};
 use super::recent::{NewestEvents, RecentLog};
 use super::subscriptions::SubscriptionIndex;
 use super::timers::TimerWheel;
@@ -40,48 +43,6 @@ pub enum Mode {
     Echo,
 }
 
-/// Connections and sockets of the instance: touched when one comes or goes, never per delivery.
-#[derive(Debug)]
-pub struct Census {
-    open: Vec<AtomicU64>,
-    sockets: AtomicU64,
-}
-
-impl Census {
-    /// Counters for so many shards.
-    pub fn new(shards: usize) -> Arc<Self> {
-        let open = (0..shards).map(|_| AtomicU64::new(0)).collect();
-        Arc::new(Self { open, sockets: AtomicU64::new(0) })
-    }
-
-    /// Counts one more socket, unless there are `max` already; whether it was counted.
-    pub fn take_socket(&self, max: u64) -> bool {
-        let is_full = self.sockets.fetch_add(1, Ordering::Relaxed) >= max;
-        if is_full {
-            self.release_socket();
-        }
-        !is_full
-    }
-
-    /// A counted socket was closed.
-    pub fn release_socket(&self) {
-        self.sockets.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Open connections of all shards.
-    pub fn total(&self) -> u64 {
-        self.open.iter().map(|count| count.load(Ordering::Relaxed)).sum()
-    }
-
-    fn add(&self, shard: usize) {
-        self.open[shard].fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn remove(&self, shard: usize) {
-        self.open[shard].fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// What a shard is made from.
 #[derive(Debug, Clone)]
 pub struct ShardSettings {
@@ -95,27 +56,6 @@ pub struct ShardSettings {
     pub limits: Limits,
     /// The instance's counters.
     pub census: Arc<Census>,
-}
-
-/// What a shard has done since its start.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Stats {
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Connections upgraded.
-    pub upgraded: u64,
-    /// Requests refused before the upgrade.
-    pub refused: u64,
-    /// Events taken from the source.
-    pub events: u64,
-    /// Events given to connections: sent, waiting or dropped.
-    pub deliveries: u64,
-    /// Events that found a full queue.
-    pub dropped: u64,
-    /// Clients closed because they read too slowly.
-    pub slow_closed: u64,
-    /// Vectored sends.
-    pub sends: u64,
 }
 
 /// One core's connections and what they are subscribed to.
@@ -138,7 +78,11 @@ pub struct Shard {
     pub(super) stats: Stats,
     /// Events seen, which names each one for `Connection::last_event`.
     pub(super) events_seen: u64,
-    timers: TimerWheel,
+    /// How many events this shard holds, wherever.
+    pub(super) events_alive: Rc<Cell<usize>>,
+    /// What all connections are charged.
+    pub(super) charged: ShardMemory,
+    pub(super) timers: TimerWheel,
     fired: Vec<ConnId>,
     generation: u32,
 }
@@ -160,6 +104,8 @@ impl Shard {
             heads: Heads::default(),
             stats: Stats::default(),
             events_seen: 0,
+            events_alive: Rc::default(),
+            charged: ShardMemory::default(),
             timers: TimerWheel::new(now.monotonic_ms),
             fired: Vec::new(),
             generation: 0,
@@ -188,6 +134,7 @@ impl Shard {
             State::Finishing { .. } => {}
         }
         self.flush(id, wire);
+        self.check_budget(id, 0, now, wire);
     }
 
     /// The client ended the connection, or the socket failed.
@@ -219,6 +166,7 @@ impl Shard {
             self.check_deadline(id, now, wire);
         }
         self.fired = fired;
+        self.report();
     }
 
     /// Closes what is open, with 1001, and ends what is not upgraded yet. The caller listens no more.
@@ -474,7 +422,8 @@ impl Shard {
     fn forget(&mut self, id: ConnId) {
         self.leave(id);
         if self.is_alive(id) {
-            self.connections.remove(id.index as usize);
+            let connection = self.connections.remove(id.index as usize);
+            self.charged.settle(connection.charged, ConnectionMemory::default());
         }
     }
 }

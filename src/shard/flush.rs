@@ -1,11 +1,12 @@
 //! From queues to the wire: one vectored send per connection, and what becomes of the rest.
 
 use std::io::ErrorKind;
+use std::rc::Rc;
 
 use super::Wire;
 use super::connection::{ConnId, State};
 use super::engine::Shard;
-use super::limits::{ANSWER_BYTES_MAX, ANSWER_BYTES_PAUSE, DROPS_IN_ROW_MAX, FRAMES_PER_SEND};
+use super::limits::{ANSWER_BYTES_PAUSE, FRAMES_PER_SEND};
 use super::outbox::Outbox;
 use super::transmit::{Frame, event_frame_bytes};
 use crate::protocol::frame::{self, Opcode};
@@ -72,24 +73,29 @@ impl Shard {
     }
 
     /// Flushes early when a turn's answers have grown long, and gives up on a client that asks
-    /// for more than it reads.
+    /// for more than its budget while it reads nothing.
     pub(super) fn flush_if_long(&mut self, id: ConnId, wire: &mut impl Wire) {
-        let waiting = |shard: &mut Self| {
-            let outbox = shard.find(id).and_then(|connection| connection.outbox.as_ref());
-            outbox.map_or(0, |outbox| outbox.answer_bytes())
-        };
-        if waiting(self) >= ANSWER_BYTES_PAUSE {
-            self.flush(id, wire);
+        let outbox = self.find(id).and_then(|connection| connection.outbox.as_ref());
+        if outbox.is_none_or(|outbox| outbox.memory_bytes() < ANSWER_BYTES_PAUSE) {
+            return;
         }
-        let max = ANSWER_BYTES_MAX.max(2 * self.settings.limits.client.message_bytes);
-        if waiting(self) >= max {
-            self.stats.slow_closed += 1;
+        self.flush(id, wire);
+        if self.is_over_budget(id, 0) {
+            self.stats.budget_closed += 1;
             self.abort(id, wire);
         }
     }
 
-    /// Sends what waits for one connection until nothing does or the socket is full.
+    /// Sends what waits for one connection until nothing does or the socket is full, and settles
+    /// what it is charged.
     pub(super) fn flush(&mut self, id: ConnId, wire: &mut impl Wire) {
+        self.send_waiting(id, wire);
+        if self.is_alive(id) {
+            self.settle(id.index);
+        }
+    }
+
+    fn send_waiting(&mut self, id: ConnId, wire: &mut impl Wire) {
         loop {
             let Some(connection) = self.connections.get_mut(id.index as usize) else { return };
             if connection.id != id || connection.is_blocked {
@@ -163,25 +169,22 @@ impl Shard {
 
     /// Moves the pending events, of which `sent` bytes are on the wire, into the outbox.
     fn queue_pending(&mut self, index: u32, mut sent: usize) -> &mut Outbox {
-        let connection = &mut self.connections[index as usize];
-        let outbox = connection.outbox.get_or_insert_default();
-        let pending = std::mem::take(&mut connection.pending) as usize;
-        for (seq, event) in connection.replay.newest(pending) {
+        let pending = std::mem::take(&mut self.connections[index as usize].pending);
+        for newest in (1..=pending).rev() {
+            let replay = &self.connections[index as usize].replay;
+            let Some((seq, event)) = replay.newest(newest as usize).next() else { break };
             let bytes = event_frame_bytes(seq, event.event().tail().len());
             if sent >= bytes {
                 sent -= bytes;
-            } else if outbox.offer_live(seq, event, &self.settings.limits.client).is_ok() {
-                // The first to move finds room always: only it can be partly sent.
+                continue;
+            }
+            let event = Rc::clone(event);
+            self.queue_live(index, seq, &event);
+            // The first to move finds room always: only it can be partly sent.
+            if let Some(outbox) = &mut self.connections[index as usize].outbox {
                 outbox.advance(std::mem::take(&mut sent));
-                connection.drops_in_row = 0;
-            } else {
-                self.stats.dropped += 1;
-                connection.drops_in_row = connection.drops_in_row.saturating_add(1);
-                if connection.drops_in_row >= DROPS_IN_ROW_MAX {
-                    self.slow.push(connection.id);
-                }
             }
         }
-        outbox
+        self.connections[index as usize].outbox.get_or_insert_default()
     }
 }

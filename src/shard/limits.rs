@@ -1,17 +1,14 @@
 //! The bounds of a shard and its connections, as values that the configuration fills.
 
+use super::outbox::QUEUED_EVENT_BYTES;
 use crate::protocol::message::ClientLimits;
 
 /// Frames in one vectored send: 64 slices, a head and a tail each.
 pub const FRAMES_PER_SEND: usize = 32;
 
-/// Bytes of answers (not events) that may wait for a connection before its reading pauses.
+/// Bytes of answers (not events) that may wait for a connection before its reading pauses. What one
+/// read of pipelined commands asks for beyond it is bounded by the connection's budget.
 pub const ANSWER_BYTES_PAUSE: usize = 65_536;
-
-/// Bytes of answers that may wait at all, or twice the longest message if that is more: what one
-/// read (64 KiB) of the cheapest commands can ask for, many times over. Beyond it the client is
-/// cut off as a slow one.
-pub const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// Messages of one snapshot.
 pub const SNAPSHOT_MESSAGES_MAX: usize = 1_024;
@@ -44,6 +41,8 @@ pub const COMMAND_EXCESS_MAX: u16 = 500;
 pub struct Limits {
     /// What clients are told in `welcome`.
     pub client: ClientLimits,
+    /// Memory that one connection may take in all, the kernel's send queue included.
+    pub connection_budget_bytes: usize,
     /// Open connections of the whole instance.
     pub connections_max: u64,
     /// From accept to a complete request.
@@ -62,5 +61,23 @@ pub struct Limits {
     pub log_ms: u64,
 }
 
+impl Limits {
+    /// What a connection may take in the process when every part of it is at its bound: queue and
+    /// the events in it, a message that is incomplete and the buffer that it grew from, answers,
+    /// subscriptions in both their lists, the replay ring. Lists that grow by doubling count twice.
+    pub fn budget_needed(client: &ClientLimits) -> usize {
+        const SUBSCRIPTION_BYTES: usize = 8 + 8;
+        client.queue_bytes
+            + 2 * QUEUED_EVENT_BYTES * client.queue_messages
+            + 2 * client.message_bytes
+            + ANSWER_BYTES_PAUSE
+            + 2 * SUBSCRIPTION_BYTES * client.channels
+            + 8 * client.replay_messages
+            + STATE_BYTES
+    }
+}
+
+/// A connection without any of that: the assertion beside the type says that it is enough.
+pub const STATE_BYTES: usize = 1_024;
+
 const _: () = assert!(FRAMES_PER_SEND * 2 <= 1_024, "IOV_MAX of Linux");
-const _: () = assert!(ANSWER_BYTES_PAUSE < ANSWER_BYTES_MAX);

@@ -2,7 +2,9 @@
 //! in, sending goes through [`Wire`], and nothing here knows a socket, a runtime or a broker.
 //!
 //! ```text
+//! census         what shards tell about themselves
 //! engine         Shard: connections come, send bytes, go; timers; shutdown
+//! accounting     what shard and connections hold in memory, and the budget
 //! admission      the request head of a connection that came
 //! commands       what a client's command does
 //! publish        what an event does: log, match, number, send once per connection
@@ -14,15 +16,19 @@
 //! recent         the recent log, and the newest event of each channel
 //! timers         one wheel for all deadlines
 //! rate           commands per second
+//! memory         what the shard's memory is made of
 //! limits         the bounds, as values
 //! ```
 
+mod accounting;
 mod admission;
+mod census;
 mod commands;
 mod connection;
 mod engine;
 mod flush;
 mod limits;
+mod memory;
 mod outbox;
 mod publish;
 mod rate;
@@ -35,9 +41,11 @@ mod transmit;
 #[cfg(test)]
 mod simulation;
 
+pub use census::{Census, ShardReport, Stats};
 pub use connection::ConnId;
-pub use engine::{Census, Mode, Shard, ShardSettings, Stats};
+pub use engine::{Mode, Shard, ShardSettings};
 pub use limits::Limits;
+pub use memory::ShardMemory;
 pub use subscriptions::{Subscriber, SubscriptionIndex};
 
 use std::io::{self, IoSlice};

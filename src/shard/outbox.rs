@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use super::recent::LoggedEvent;
 use super::transmit::{Frame, event_frame_bytes};
+use crate::heap::allocation_bytes;
 use crate::protocol::message::ClientLimits;
 
 /// Whether an event counts against the client's queue.
@@ -26,6 +27,9 @@ enum Item {
     Event { seq: u64, event: Rc<LoggedEvent>, origin: Origin },
     Answer(Vec<u8>),
 }
+
+/// Bytes of the queue per event that waits in it.
+pub const QUEUED_EVENT_BYTES: usize = size_of::<Item>();
 
 impl Item {
     fn frame(&self) -> Frame<'_> {
@@ -49,7 +53,10 @@ pub struct Outbox {
     front_sent: usize,
     live_messages: usize,
     live_bytes: usize,
+    requested_bytes: usize,
     answer_bytes: usize,
+    /// Heap of the answers.
+    answer_heap_bytes: usize,
 }
 
 /// The queue is full; the event is not in it.
@@ -83,6 +90,7 @@ impl Outbox {
 
     /// Queues an event that the client asked for.
     pub fn push_requested(&mut self, seq: u64, event: &Rc<LoggedEvent>) {
+        self.requested_bytes += event_frame_bytes(seq, event.event().tail().len());
         let (event, origin) = (Rc::clone(event), Origin::Requested);
         self.items.push_back(Item::Event { seq, event, origin });
     }
@@ -90,6 +98,7 @@ impl Outbox {
     /// Queues a whole frame, or HTTP response.
     pub fn push_answer(&mut self, frame: Vec<u8>) {
         self.answer_bytes += frame.len();
+        self.answer_heap_bytes += allocation_bytes(frame.capacity());
         self.items.push_back(Item::Answer(frame));
     }
 
@@ -101,6 +110,23 @@ impl Outbox {
     /// Bytes of answers that wait.
     pub fn answer_bytes(&self) -> usize {
         self.answer_bytes
+    }
+
+    /// Heap of the queue and its answers; the events' payloads are shared.
+    pub fn memory_bytes(&self) -> usize {
+        allocation_bytes(size_of::<Self>())
+            + allocation_bytes(self.items.capacity() * size_of::<Item>())
+            + self.answer_heap_bytes
+    }
+
+    /// Bytes of events that wait behind the frame that is sent next: what this connection alone
+    /// may keep in memory.
+    pub fn held_bytes(&self) -> usize {
+        let front = match self.items.front() {
+            Some(item @ Item::Event { .. }) => item.bytes(),
+            _ => 0,
+        };
+        self.live_bytes + self.requested_bytes - front
     }
 
     /// The frames that wait, oldest first.
@@ -152,8 +178,11 @@ impl Outbox {
                 self.live_messages -= 1;
                 self.live_bytes -= item.bytes();
             }
-            Item::Event { origin: Origin::Requested, .. } => {}
-            Item::Answer(frame) => self.answer_bytes -= frame.len(),
+            Item::Event { origin: Origin::Requested, .. } => self.requested_bytes -= item.bytes(),
+            Item::Answer(frame) => {
+                self.answer_bytes -= frame.len();
+                self.answer_heap_bytes -= allocation_bytes(frame.capacity());
+            }
         }
     }
 }

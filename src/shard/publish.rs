@@ -12,7 +12,6 @@ use super::connection::{ConnId, State};
 use super::engine::Shard;
 use super::flush::text_frame;
 use super::limits::{DELIVERIES_PER_TURN, DROPS_IN_ROW_MAX, FRAMES_PER_SEND};
-use super::outbox::Full;
 use super::recent::{LoggedEvent, NewestEvents, RecentLog};
 use super::{Now, Wire};
 use crate::event::{Epoch, Event};
@@ -42,7 +41,7 @@ impl Shard {
     }
 
     fn publish_event(&mut self, event: Arc<Event>, now: Now, wire: &mut impl Wire) {
-        let event = Rc::new(LoggedEvent::new(event));
+        let event = Rc::new(LoggedEvent::new(event, &self.events_alive));
         self.log.push(&event, now.monotonic_ms, &self.settings.limits);
         self.newest.update(&event);
         self.stats.events += 1;
@@ -68,17 +67,8 @@ impl Shard {
         let limits = &self.settings.limits.client;
         let seq = connection.replay.push(event, limits.replay_messages);
         self.stats.deliveries += 1;
-        if let Some(outbox) = &mut connection.outbox {
-            match outbox.offer_live(seq, event, limits) {
-                Ok(()) => connection.drops_in_row = 0,
-                Err(Full) => {
-                    self.stats.dropped += 1;
-                    connection.drops_in_row = connection.drops_in_row.saturating_add(1);
-                    if connection.drops_in_row >= DROPS_IN_ROW_MAX {
-                        self.slow.push(connection.id);
-                    }
-                }
-            }
+        if connection.outbox.is_some() {
+            self.queue_live(index, seq, event);
             return;
         }
         connection.pending += 1;
@@ -90,6 +80,22 @@ impl Shard {
             let id = connection.id;
             self.flush(id, wire);
         }
+    }
+
+    /// Queues an event for a connection that is blocked, or counts a drop.
+    pub(super) fn queue_live(&mut self, index: u32, seq: u64, event: &Rc<LoggedEvent>) {
+        let connection = &mut self.connections[index as usize];
+        let outbox = connection.outbox.get_or_insert_default();
+        if outbox.offer_live(seq, event, &self.settings.limits.client).is_ok() {
+            connection.drops_in_row = 0;
+        } else {
+            self.stats.dropped += 1;
+            connection.drops_in_row = connection.drops_in_row.saturating_add(1);
+            if connection.drops_in_row >= DROPS_IN_ROW_MAX {
+                self.slow.push(connection.id);
+            }
+        }
+        self.settle(index);
     }
 
     /// Closes the clients whose queue refused too many events in a row.

@@ -4,6 +4,7 @@
 //! age for the log (`WS_LOG_*`); [`NEWEST_CHANNELS_MAX`] channels and [`NEWEST_BYTES_MAX`] bytes
 //! for the newest events, of which the least recently updated is forgotten first.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::rc::Rc;
@@ -12,17 +13,25 @@ use std::sync::Arc;
 use super::limits::{Limits, NEWEST_BYTES_MAX, NEWEST_CHANNELS_MAX};
 use crate::channel::Pattern;
 use crate::event::{Event, Position};
+use crate::heap::allocation_bytes;
 
 /// An event in this shard's hands: counted by the shard alone, without atomics.
 #[derive(Debug)]
 pub struct LoggedEvent {
     event: Arc<Event>,
+    alive: Rc<Cell<usize>>,
 }
 
 impl LoggedEvent {
-    /// Takes the shared event into the shard.
-    pub fn new(event: Arc<Event>) -> Self {
-        Self { event }
+    /// Takes the shared event into the shard, which counts in `alive` how many it has.
+    pub fn new(event: Arc<Event>, alive: &Rc<Cell<usize>>) -> Self {
+        alive.set(alive.get() + 1);
+        Self { event, alive: Rc::clone(alive) }
+    }
+
+    /// Heap of `count` of them, each behind its `Rc`; the payloads are shared between shards.
+    pub fn memory_bytes(count: usize) -> usize {
+        count * allocation_bytes(2 * size_of::<usize>() + size_of::<Self>())
     }
 
     /// The shared event.
@@ -33,6 +42,12 @@ impl LoggedEvent {
     /// The stream position as a number.
     pub fn pos(&self) -> u64 {
         self.event.position().pos.0
+    }
+}
+
+impl Drop for LoggedEvent {
+    fn drop(&mut self) {
+        self.alive.set(self.alive.get() - 1);
     }
 }
 
@@ -76,6 +91,11 @@ impl RecentLog {
     /// The newest position seen in this epoch, also after its event was forgotten.
     pub fn newest(&self) -> Position {
         self.newest
+    }
+
+    /// Heap of the log itself; the events are counted elsewhere.
+    pub fn memory_bytes(&self) -> usize {
+        allocation_bytes(self.entries.capacity() * size_of::<Entry>())
     }
 
     /// Messages held.
@@ -189,6 +209,14 @@ impl NewestEvents {
         }
     }
 
+    /// Heap of the table itself; the events are counted elsewhere. A B-tree's nodes have 11 places
+    /// for a name and a reference, 24 bytes in all, and are two thirds full.
+    pub fn memory_bytes(&self) -> usize {
+        const ENTRY_BYTES: usize = 24 * 3 / 2 + 2;
+        let order = allocation_bytes(self.order.capacity() * size_of::<Rc<LoggedEvent>>());
+        self.by_channel.len() * ENTRY_BYTES + order
+    }
+
     fn forget_oldest(&mut self) {
         let Some(oldest) = self.order.pop_front() else { return };
         if is_newest(&self.by_channel, &oldest) {
@@ -211,7 +239,8 @@ pub(super) mod tests {
     pub(crate) fn logged(channel: &str, pos: u64) -> Rc<LoggedEvent> {
         let position = Position { pos: StreamPos(pos), ts_ms: pos };
         let incoming = Incoming { subject: channel, payload: b"{}", position };
-        Rc::new(LoggedEvent::new(Arc::new(Event::new(&incoming, channel.into(), StreamPos(0)))))
+        let event = Arc::new(Event::new(&incoming, channel.into(), StreamPos(0)));
+        Rc::new(LoggedEvent::new(event, &Rc::default()))
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use slab::Slab;
 
 use crate::channel::Pattern;
+use crate::heap::{allocation_bytes, table_bytes};
 
 /// A connection in a topic's list.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +44,8 @@ pub struct SubscriptionIndex {
     wildcards: Node,
     connections: Vec<Vec<Subscription>>,
     total: usize,
+    /// Heap of the lists, texts and trie nodes; the tables are counted when asked.
+    heap_bytes: usize,
 }
 
 impl SubscriptionIndex {
@@ -59,8 +62,10 @@ impl SubscriptionIndex {
             return false;
         }
         let subscribers = &mut self.topics[topic as usize].subscribers;
+        let before = list_bytes(own) + list_bytes(subscribers);
         own.push(Subscription { topic, place: subscribers.len() as u32 });
         subscribers.push(Subscriber { connection, slot: own.len() as u32 - 1 });
+        self.heap_bytes += list_bytes(own) + list_bytes(subscribers) - before;
         self.total += 1;
         true
     }
@@ -82,6 +87,7 @@ impl SubscriptionIndex {
             self.remove_slot(connection, last);
         }
         if let Some(own) = self.connections.get_mut(connection as usize) {
+            self.heap_bytes -= list_bytes(own);
             *own = Vec::new();
         }
     }
@@ -124,6 +130,21 @@ impl SubscriptionIndex {
         });
     }
 
+    /// Heap of the whole index.
+    pub fn memory_bytes(&self) -> usize {
+        self.heap_bytes
+            + allocation_bytes(self.topics.capacity() * size_of::<Option<Topic>>())
+            + allocation_bytes(self.connections.capacity() * size_of::<Vec<Subscription>>())
+            + table_bytes(self.by_text.capacity(), size_of::<(Rc<str>, u32)>())
+    }
+
+    /// What the subscriptions of one connection take: its own list and its places in the topics'.
+    pub fn memory_bytes_of(&self, connection: u32) -> usize {
+        self.connections
+            .get(connection as usize)
+            .map_or(0, |own| list_bytes(own) + own.len() * size_of::<Subscriber>())
+    }
+
     /// Subscriptions of all connections.
     pub fn total(&self) -> usize {
         self.total
@@ -149,8 +170,9 @@ impl SubscriptionIndex {
             is_wildcard,
             subscribers: Vec::new(),
         }) as u32;
+        self.heap_bytes += text_bytes(&text);
         if is_wildcard {
-            self.wildcards.insert(Some(&text), topic);
+            self.wildcards.insert(Some(&text), topic, &mut self.heap_bytes);
         }
         self.by_text.insert(text, topic);
         topic
@@ -169,17 +191,30 @@ impl SubscriptionIndex {
             self.connections[moved.connection as usize][moved.slot as usize].place = removed.place;
         }
         if subscribers.capacity() > 32 && subscribers.len() < subscribers.capacity() / 4 {
+            let before = list_bytes(subscribers);
             subscribers.shrink_to(subscribers.len() * 2);
+            self.heap_bytes -= before - list_bytes(subscribers);
         }
         if subscribers.is_empty() {
+            self.heap_bytes -= list_bytes(subscribers);
             let topic = self.topics.remove(removed.topic as usize);
             self.by_text.remove(&topic.text);
             if topic.is_wildcard {
-                self.wildcards.remove(Some(&topic.text));
+                self.wildcards.remove(Some(&topic.text), &mut self.heap_bytes);
             }
+            self.heap_bytes -= text_bytes(&topic.text);
         }
         self.total -= 1;
     }
+}
+
+fn list_bytes<T>(list: &Vec<T>) -> usize {
+    allocation_bytes(list.capacity() * size_of::<T>())
+}
+
+/// The shared text of a topic, behind its two counts.
+fn text_bytes(text: &str) -> usize {
+    allocation_bytes(2 * size_of::<usize>() + text.len())
 }
 
 /// A node of the trie over the tokens of patterns.
@@ -196,8 +231,13 @@ impl Node {
         self.children.is_empty() && self.any.is_none() && self.here.is_none() && self.tail.is_none()
     }
 
-    /// `rest` is what follows of the pattern; `None` at its end.
-    fn insert(&mut self, rest: Option<&str>, topic: u32) {
+    fn table_bytes(&self) -> usize {
+        table_bytes(self.children.capacity(), size_of::<(Box<str>, Self)>())
+    }
+
+    /// `rest` is what follows of the pattern; `None` at its end. What it allocates is added to
+    /// `heap_bytes`.
+    fn insert(&mut self, rest: Option<&str>, topic: u32, heap_bytes: &mut usize) {
         let Some(rest) = rest else {
             self.here = Some(topic);
             return;
@@ -205,12 +245,28 @@ impl Node {
         let (token, rest) = split_token(rest);
         match token {
             ">" => self.tail = Some(topic),
-            "*" => self.any.get_or_insert_default().insert(rest, topic),
-            token => self.children.entry(token.into()).or_default().insert(rest, topic),
+            "*" => {
+                if self.any.is_none() {
+                    *heap_bytes += allocation_bytes(size_of::<Self>());
+                }
+                self.any.get_or_insert_default().insert(rest, topic, heap_bytes);
+            }
+            token => {
+                let before = self.table_bytes();
+                if !self.children.contains_key(token) {
+                    *heap_bytes += allocation_bytes(token.len());
+                    self.children.insert(token.into(), Self::default());
+                }
+                *heap_bytes = *heap_bytes + self.table_bytes() - before;
+                if let Some(child) = self.children.get_mut(token) {
+                    child.insert(rest, topic, heap_bytes);
+                }
+            }
         }
     }
 
-    fn remove(&mut self, rest: Option<&str>) {
+    /// Takes a pattern out, and from `heap_bytes` what that frees.
+    fn remove(&mut self, rest: Option<&str>, heap_bytes: &mut usize) {
         let Some(rest) = rest else {
             self.here = None;
             return;
@@ -220,17 +276,21 @@ impl Node {
             ">" => self.tail = None,
             "*" => {
                 if let Some(any) = &mut self.any {
-                    any.remove(rest);
+                    any.remove(rest, heap_bytes);
                     if any.is_empty() {
+                        *heap_bytes -= any.table_bytes() + allocation_bytes(size_of::<Self>());
                         self.any = None;
                     }
                 }
             }
             token => {
                 if let Some(child) = self.children.get_mut(token) {
-                    child.remove(rest);
+                    child.remove(rest, heap_bytes);
                     if child.is_empty() {
-                        self.children.remove(token);
+                        let before = self.table_bytes();
+                        let freed = self.children.remove(token).map_or(0, |it| it.table_bytes());
+                        *heap_bytes -= freed + allocation_bytes(token.len());
+                        *heap_bytes = *heap_bytes + self.table_bytes() - before;
                     }
                 }
             }
@@ -350,6 +410,7 @@ mod tests {
             prop_assert_eq!(index.total(), 0);
             prop_assert!(index.topics.is_empty() && index.by_text.is_empty());
             prop_assert!(index.wildcards.is_empty());
+            prop_assert_eq!(index.heap_bytes, index.wildcards.table_bytes(), "all is released");
         }
     }
 }

@@ -6,6 +6,7 @@
 //! per insert, 8 bytes; deadlines beyond the wheel's span fire early and are put back.
 
 use super::connection::ConnId;
+use crate::heap::allocation_bytes;
 
 /// Milliseconds per slot.
 pub const TICK_MS: u64 = 1_000;
@@ -23,6 +24,12 @@ impl TimerWheel {
     /// An empty wheel that starts at `now_ms`.
     pub fn new(now_ms: u64) -> Self {
         Self { slots: vec![Vec::new(); SLOTS], tick: now_ms / TICK_MS }
+    }
+
+    /// Heap of the wheel.
+    pub fn memory_bytes(&self) -> usize {
+        let entries = |slot: &Vec<ConnId>| allocation_bytes(slot.capacity() * size_of::<ConnId>());
+        self.slots.iter().map(entries).sum()
     }
 
     /// Fires `id` at the first tick at or after `deadline_ms`, or earlier if that is further away

@@ -1,5 +1,6 @@
 //! The built binary as a child process, its address taken from its log.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,6 +22,8 @@ pub fn command(arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
+    // Many servers run side by side: each has an admin port of its own.
+    command.env("WS_ADMIN_ADDR", "127.0.0.1:0");
     command.args(arguments).stdin(Stdio::null());
     command
 }
@@ -127,6 +130,27 @@ impl Server {
         let mut response = Vec::new();
         stream.read_to_end(&mut response).expect("the server ends the connection");
         String::from_utf8_lossy(&response).into_owned()
+    }
+
+    /// The metrics of the admin port: name with labels, and value.
+    pub fn metrics(&mut self) -> BTreeMap<String, f64> {
+        let line = self.wait_for_log("metrics on the admin port");
+        let log: Value = serde_json::from_str(&line).unwrap();
+        let mut stream = TcpStream::connect(log["addr"].as_str().unwrap()).unwrap();
+        stream.set_read_timeout(Some(GUARD)).unwrap();
+        let request = b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+        stream.write_all(request).unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+        let (_, body) = response.split_once("\r\n\r\n").unwrap();
+        let samples = body.lines().filter(|line| !line.starts_with('#'));
+        samples
+            .map(|line| {
+                let (name, value) = line.rsplit_once(' ').unwrap();
+                (name.to_owned(), value.parse().unwrap())
+            })
+            .collect()
     }
 
     pub fn connect(&self) -> TcpStream {

@@ -199,3 +199,60 @@ fn drops_while_a_batch_moves_to_the_outbox_count_as_in_a_row() {
     let slow_closed = world.shard.stats().slow_closed;
     assert_eq!(slow_closed, 1);
 }
+
+/// A client on `t.>` that has seen `count` events of one channel each, and a budget of 24,000
+/// bytes.
+fn small_budget(count: usize) -> World {
+    let mut world = World::new(1);
+    world.connect();
+    world.send(0, r#"{"type":"subscribe","channels":["t.>"]}"#);
+    let names: Vec<String> = (0..count).map(|number| format!("t.{number}.x")).collect();
+    world.publish_on(names.iter().map(String::as_str));
+    world.take_messages();
+    world.shard.settings.limits.connection_budget_bytes = 24_000;
+    world
+}
+
+#[test]
+fn what_a_client_asks_for_is_cut_to_its_budget() {
+    let mut world = small_budget(300);
+    let budget = world.shard.settings.limits.connection_budget_bytes;
+    world.wire.room.insert(world.clients[0].id, 0);
+    world.send(0, r#"{"type":"replay","from_seq":201,"to_seq":300}"#);
+    world.send(0, r#"{"type":"replay","from_seq":201,"to_seq":300,"id":5}"#);
+    world.send(0, r#"{"type":"unsubscribe","channels":["t.>"]}"#);
+    world.send(0, r#"{"type":"subscribe","channels":["t.>"],"snapshot":true}"#);
+    let id = world.clients[0].id;
+    assert!(!world.shard.is_over_budget(id, 0), "nothing of it is over the budget");
+    world.wire.room.insert(id, usize::MAX);
+    world.wire.blocked.clear();
+    world.shard.wrote(id, 0, &mut world.wire);
+    let messages = world.take_messages();
+    let answers: Vec<&Value> = messages.iter().filter(|it| it.get("seq").is_none()).collect();
+    assert_eq!((&answers[0]["type"], &answers[0]["count"]), (&json!("replay"), &json!(100)));
+    assert_eq!((&answers[1]["code"], &answers[1]["id"]), (&json!("over_budget"), &json!(5)));
+    assert_eq!(answers[1]["limit"], budget);
+    let snapshot = &answers[3]["snapshot"];
+    assert_eq!(snapshot["complete"], false);
+    assert!(snapshot["messages"].as_u64().unwrap() < 300, "{snapshot}");
+    assert_eq!(messages.len() - 4, 100 + snapshot["messages"].as_u64().unwrap() as usize);
+}
+
+#[test]
+fn a_connection_over_its_budget_is_closed() {
+    let mut world = small_budget(1);
+    world.shard.settings.limits.connection_budget_bytes = 12_000;
+    let names: Vec<String> = (0..1_000).map(|number| format!("t.{number}.y")).collect();
+    world.send(0, &json!({"type": "subscribe", "channels": names}).to_string());
+    assert_eq!(world.shard.stats().budget_closed, 1);
+    let sent = world.wire.sent.remove(&world.clients[0].id).unwrap();
+    let close = [&1008_u16.to_be_bytes()[..], b"connection over its memory budget"].concat();
+    assert!(sent.ends_with(&close));
+    // What the kernel holds counts, too.
+    let mut world = small_budget(1);
+    let id = world.clients[0].id;
+    world.shard.check_budget(id, 10_000, world.now, &mut world.wire);
+    assert_eq!(world.shard.stats().budget_closed, 0);
+    world.shard.check_budget(id, 24_000, world.now, &mut world.wire);
+    assert_eq!(world.shard.stats().budget_closed, 1);
+}

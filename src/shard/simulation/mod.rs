@@ -11,7 +11,8 @@ mod world;
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, IoSlice};
 
-use super::engine::{Census, Mode, Shard, ShardSettings};
+use super::census::Census;
+use super::engine::{Mode, Shard, ShardSettings};
 use super::limits::Limits;
 use super::{ConnId, Now, Wire};
 use crate::channel::Pattern;
@@ -30,6 +31,7 @@ pub(super) fn limits() -> Limits {
             queue_messages: 256,
             queue_bytes: 262_144,
         },
+        connection_budget_bytes: 716_800,
         connections_max: 1_000,
         handshake_timeout_ms: 10_000,
         heartbeat_interval_ms: 25_000,

@@ -235,8 +235,23 @@ impl World {
         }
     }
 
+    /// What the connections are charged is what they take.
+    fn check_charges(&self) {
+        let (mut queue, mut replay, mut partial) = (0, 0, 0);
+        for (_, connection) in &self.shard.connections {
+            let memory = connection.memory();
+            assert_eq!(connection.charged, memory);
+            queue += memory.queue as usize;
+            replay += memory.replay as usize;
+            partial += memory.partial as usize;
+        }
+        let charged = self.shard.memory();
+        assert_eq!((charged.queue, charged.replay, charged.partial), (queue, replay, partial));
+    }
+
     /// Reads what arrived and checks each event against the model.
     pub(super) fn check(&mut self) {
+        self.check_charges();
         for client in &mut self.clients {
             client.bytes.extend(self.wire.sent.remove(&client.id).unwrap_or_default());
             client.take_frames();

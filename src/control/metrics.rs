@@ -1,0 +1,130 @@
+//! The shards' reports as Prometheus metrics. Made anew at each scrape: between scrapes nothing
+//! is kept in two places.
+
+use prometheus::process_collector::ProcessCollector;
+use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+use super::admin::AdminState;
+use crate::event::payload_bytes;
+use crate::shard::{ShardReport, Stats};
+
+/// A counter of a shard: its name, help and where it is in the report.
+type Counter = (&'static str, &'static str, fn(&Stats) -> u64);
+
+const COUNTERS: [Counter; 9] = [
+    ("ws_connections_accepted_total", "Sockets accepted", |stats| stats.accepted),
+    ("ws_connections_upgraded_total", "Connections upgraded", |stats| stats.upgraded),
+    ("ws_connections_refused_total", "Requests refused before the upgrade", |stats| stats.refused),
+    ("ws_events_total", "Events taken from the source", |stats| stats.events),
+    ("ws_deliveries_total", "Events given to connections", |stats| stats.deliveries),
+    ("ws_messages_dropped_total", "Events that found a full queue", |stats| stats.dropped),
+    ("ws_sends_total", "Vectored sends", |stats| stats.sends),
+    ("ws_slow_client_disconnects_total", "Clients closed because they read too slowly", |stats| {
+        stats.slow_closed
+    }),
+    ("ws_over_budget_disconnects_total", "Clients closed over their memory budget", |stats| {
+        stats.budget_closed
+    }),
+];
+
+/// All metrics as text.
+///
+/// # Errors
+/// A name that Prometheus does not take: our own mistake.
+pub fn render(state: &AdminState) -> prometheus::Result<String> {
+    let registry = Registry::new();
+    registry.register(Box::new(ProcessCollector::for_self()))?;
+    let reports: Vec<ShardReport> = state.census.reports().collect();
+    for (name, help, value) in COUNTERS {
+        let counter = IntCounterVec::new(Opts::new(name, help), &["shard"])?;
+        for (shard, report) in reports.iter().enumerate() {
+            counter.with_label_values(&[shard.to_string()]).inc_by(value(&report.stats));
+        }
+        registry.register(Box::new(counter))?;
+    }
+    per_shard(
+        &registry,
+        "ws_connections_current",
+        "Upgraded connections",
+        state.census.open().map(|open| open as usize),
+    )?;
+    per_shard(
+        &registry,
+        "ws_subscriptions_current",
+        "Subscriptions of all connections",
+        reports.iter().map(|report| report.subscriptions),
+    )?;
+    memory(&registry, state, &reports)?;
+    TextEncoder::new().encode_to_string(&registry.gather())
+}
+
+fn memory(
+    registry: &Registry,
+    state: &AdminState,
+    reports: &[ShardReport],
+) -> prometheus::Result<()> {
+    let by_class = IntGaugeVec::new(
+        Opts::new(
+            "ws_shard_memory_bytes",
+            "Memory of a shard by class; kernel_send is the kernel's",
+        ),
+        &["shard", "class"],
+    )?;
+    for (shard, report) in reports.iter().enumerate() {
+        for (class, bytes) in report.memory.classes() {
+            by_class.with_label_values(&[&shard.to_string(), class]).set(bytes as i64);
+        }
+    }
+    registry.register(Box::new(by_class))?;
+    let of_connections = |report: &ShardReport| {
+        let memory = &report.memory;
+        let shared = memory.log + memory.fixed;
+        memory.user_bytes() + memory.kernel_send - shared
+    };
+    let connections: usize = reports.iter().map(|report| report.connections).sum();
+    let bytes: usize = reports.iter().map(of_connections).sum();
+    let average = bytes.checked_div(connections).unwrap_or(0);
+    let gauges = [
+        ("ws_payload_bytes", "Events held, each counted once in the process", payload_bytes()),
+        ("ws_connection_memory_bytes_average", "Memory of connections, divided by them", average),
+        (
+            "ws_connection_budget_bytes",
+            "Memory that one connection may take",
+            state.connection_budget_bytes,
+        ),
+        ("ws_heap_bytes", "Heap in use, as the allocator says", heap_bytes()),
+    ];
+    for (name, help, value) in gauges {
+        let gauge = IntGauge::new(name, help)?;
+        gauge.set(value as i64);
+        registry.register(Box::new(gauge))?;
+    }
+    Ok(())
+}
+
+fn per_shard(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    values: impl Iterator<Item = usize>,
+) -> prometheus::Result<()> {
+    let gauge = IntGaugeVec::new(Opts::new(name, help), &["shard"])?;
+    for (shard, value) in values.enumerate() {
+        gauge.with_label_values(&[shard.to_string()]).set(value as i64);
+    }
+    registry.register(Box::new(gauge))
+}
+
+/// Bytes of heap in use by the allocator's own figure (mallinfo2(3)), mapped blocks included; 0
+/// with an allocator that does not say.
+fn heap_bytes() -> usize {
+    #[cfg(target_env = "gnu")]
+    #[expect(unsafe_code, reason = "the figure has no safe wrapper")]
+    {
+        // SAFETY: the function takes nothing, and returns numbers that it reads under its locks.
+        let info = unsafe { libc::mallinfo2() };
+        info.uordblks + info.hblkhd
+    }
+    #[cfg(not(target_env = "gnu"))]
+    0
+}

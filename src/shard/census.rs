@@ -1,0 +1,116 @@
+//! What the shards tell about themselves: counters and gauges that other threads read.
+//!
+//! Touched when a connection comes or goes and once per tick, never per delivery. Bound: one
+//! [`ShardReport`] per shard.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::memory::ShardMemory;
+
+/// What a shard has done since its start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections upgraded.
+    pub upgraded: u64,
+    /// Requests refused before the upgrade.
+    pub refused: u64,
+    /// Events taken from the source.
+    pub events: u64,
+    /// Events given to connections: sent, waiting or dropped.
+    pub deliveries: u64,
+    /// Events that found a full queue.
+    pub dropped: u64,
+    /// Clients closed because they read too slowly.
+    pub slow_closed: u64,
+    /// Clients closed because they were over their memory budget.
+    pub budget_closed: u64,
+    /// Vectored sends.
+    pub sends: u64,
+}
+
+/// The newest report of a shard, at most a tick old.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ShardReport {
+    /// What it has done.
+    pub stats: Stats,
+    /// What it holds.
+    pub memory: ShardMemory,
+    /// Connections in any state.
+    pub connections: usize,
+    /// Subscriptions of all connections.
+    pub subscriptions: usize,
+}
+
+#[derive(Debug, Default)]
+struct Entry {
+    open: AtomicU64,
+    report: Mutex<ShardReport>,
+}
+
+/// Connections and sockets of the instance, and a report of each shard.
+#[derive(Debug)]
+pub struct Census {
+    shards: Vec<Entry>,
+    sockets: AtomicU64,
+}
+
+impl Census {
+    /// Counters for so many shards.
+    pub fn new(shards: usize) -> Arc<Self> {
+        let shards = (0..shards).map(|_| Entry::default()).collect();
+        Arc::new(Self { shards, sockets: AtomicU64::new(0) })
+    }
+
+    /// Counts one more socket, unless there are `max` already; whether it was counted.
+    pub fn take_socket(&self, max: u64) -> bool {
+        let is_full = self.sockets.fetch_add(1, Ordering::Relaxed) >= max;
+        if is_full {
+            self.release_socket();
+        }
+        !is_full
+    }
+
+    /// A counted socket was closed.
+    pub fn release_socket(&self) {
+        self.sockets.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Open connections of all shards.
+    pub fn total(&self) -> u64 {
+        self.open().sum()
+    }
+
+    /// Open connections of each shard.
+    pub fn open(&self) -> impl Iterator<Item = u64> {
+        self.shards.iter().map(|shard| shard.open.load(Ordering::Relaxed))
+    }
+
+    /// The newest report of each shard.
+    pub fn reports(&self) -> impl Iterator<Item = ShardReport> {
+        self.shards.iter().map(|shard| match shard.report.lock() {
+            Ok(report) => *report,
+            // The report is plain numbers: it is whole whatever happened to its writer.
+            Err(poisoned) => *poisoned.into_inner(),
+        })
+    }
+
+    /// Takes a shard's report.
+    pub fn report(&self, shard: usize, newest: ShardReport) {
+        // The only other holder copies it, once per scrape.
+        if let Ok(mut report) = self.shards[shard].report.lock() {
+            *report = newest;
+        }
+    }
+
+    pub(super) fn add(&self, shard: usize) {
+        self.shards[shard].open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn remove(&self, shard: usize) {
+        self.shards[shard].open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
