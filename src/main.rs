@@ -1,7 +1,7 @@
 //! Arguments -> configuration -> run -> exit code.
 //!
 //! Exit codes: 0 ended as asked, 1 could not start or go on, 2 wrong arguments or settings, 130
-//! and 143 ended at once by a second signal.
+//! and 143 ended at once by a second signal. `doctor`: 0 ok or notes, 1 warnings, 3 errors.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::ArgMatches;
 use odin_ws::config::values::{ConfigErrors, Values};
 use odin_ws::config::{self, LogConfig, Machine, ServerKind, cli};
+use odin_ws::control::doctor::{self, Question, Role, Root};
 use odin_ws::control::signals::EndSignals;
 use odin_ws::control::{log, machine};
 use odin_ws::ingest::{SimulateError, simulate};
@@ -33,6 +34,9 @@ enum CommandError {
 fn main() -> ExitCode {
     let matches = cli::command().get_matches();
     let Some((name, matches)) = matches.subcommand() else { return ExitCode::from(2) };
+    if name == "doctor" {
+        return ExitCode::from(examine(matches));
+    }
     match run(name, matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -117,6 +121,32 @@ fn follow(matches: &ArgMatches, values: Values, log: &LogConfig) -> Result<(), C
     })?;
     eprintln!("{summary}");
     Ok(())
+}
+
+/// Prints what was found. Before anything else, for a command that runs raises its descriptors.
+fn examine(matches: &ArgMatches) -> u8 {
+    let number = |name: &str| matches.get_one(name).copied().unwrap_or(1);
+    let is_server = matches.get_one::<String>("role").is_some_and(|role| role == "server");
+    let question = Question {
+        role: if is_server { Role::Server } else { Role::LoadGenerator },
+        connections: number("connections"),
+        source_addresses: number("source-addresses"),
+        pid: matches.get_one("pid").copied(),
+    };
+    let root = Root::new("/");
+    let cpu = machine::cpus().first().copied().unwrap_or(0);
+    let io_uring = if is_server { machine::check_io_uring(cpu) } else { Ok(()) };
+    let diagnosis = doctor::examine(&root, question, &io_uring);
+    if matches.get_flag("fix") {
+        print!("{}", doctor::script(&root, &diagnosis));
+        return 0;
+    }
+    if matches.get_flag("json") {
+        println!("{:#}", doctor::json(&diagnosis));
+    } else {
+        print!("{}", doctor::text(&diagnosis));
+    }
+    doctor::exit_code(diagnosis.severity())
 }
 
 fn start_log(config: &LogConfig) {

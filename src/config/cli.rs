@@ -12,6 +12,9 @@ use super::values::{Origin, Values};
 /// Prefixes of environment variables that are ours: an unknown one is probably a typing error.
 const PREFIXES: [&str; 3] = ["WS_", "JS_", "NATS_"];
 
+/// More connections than a machine has descriptors for.
+const CONNECTIONS_MAX: u64 = 100_000_000;
+
 /// The whole command line.
 pub fn command() -> Command {
     Command::new("odin-ws")
@@ -22,6 +25,7 @@ pub fn command() -> Command {
         .subcommand(serve())
         .subcommand(simulate())
         .subcommand(tail())
+        .subcommand(doctor())
         .subcommand(with_settings(
             Command::new("echo")
                 .about("Echo every message, on any path: for protocol conformance tools"),
@@ -90,6 +94,43 @@ fn tail() -> Command {
         .arg(flag("snapshot", "begin with the newest message of each channel"))
         .arg(flag("no-reconnect", "end when the connection is lost"));
     with_settings(command)
+}
+
+fn doctor() -> Command {
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    };
+    let number = |name: &'static str, default: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name("N")
+            .value_parser(clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))
+            .default_value(default)
+            .help(help)
+    };
+    Command::new("doctor")
+        .about("Say what this machine limits the server to, and what fixes it; changes nothing")
+        .after_help(
+            "Exit codes: 0 ok or notes, 1 warnings, 2 wrong arguments, 3 errors; 0 with --fix.",
+        )
+        .arg(
+            Arg::new("role")
+                .long("role")
+                .value_parser(["server", "loadgen"])
+                .default_value("server")
+                .help("what the machine is for"),
+        )
+        .arg(number("connections", "10000", "connections that it has to hold"))
+        .arg(number("source-addresses", "1", "addresses that a load generator connects from"))
+        .arg(
+            Arg::new("pid")
+                .long("pid")
+                .value_name("PID")
+                .value_parser(clap::value_parser!(u32).range(1..))
+                .help("look at the limits of this process instead of this shell's"),
+        )
+        .arg(flag("json", "print JSON"))
+        .arg(flag("fix", "print a shell script that fixes what was found").conflicts_with("json"))
 }
 
 fn with_settings(command: Command) -> Command {

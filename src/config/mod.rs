@@ -201,11 +201,23 @@ fn budget(
     budget
 }
 
+/// Connections that so many descriptors allow, and the handshakes beside them.
+pub fn connections_allowed(descriptors: u64) -> (u64, u64) {
+    let available = descriptors.saturating_sub(DESCRIPTORS_RESERVED);
+    let handshakes = (available / 16).clamp(HANDSHAKES_MIN, HANDSHAKES_MAX);
+    (available.saturating_sub(handshakes), handshakes)
+}
+
+/// Descriptors that allow so many connections.
+pub fn descriptors_needed(connections: u64) -> u64 {
+    // A sixteenth of all is a fifteenth of the rest.
+    let handshakes = (connections / 15 + 1).clamp(HANDSHAKES_MIN, HANDSHAKES_MAX);
+    connections.saturating_add(handshakes + DESCRIPTORS_RESERVED)
+}
+
 /// Open connections and sockets that the descriptors allow.
 fn connection_bounds(values: &mut Values, machine: &Machine) -> (u64, u64) {
-    let available = machine.descriptors.saturating_sub(DESCRIPTORS_RESERVED);
-    let handshakes = (available / 16).clamp(HANDSHAKES_MIN, HANDSHAKES_MAX);
-    let possible = available.saturating_sub(handshakes);
+    let (possible, handshakes) = connections_allowed(machine.descriptors);
     let fix = "raise it with `ulimit -n 200000`, LimitNOFILE= in the systemd unit, or \
                `--ulimit nofile=200000` for a container";
     let wanted = match values.optional("WS_MAX_CONNECTIONS") {
@@ -291,6 +303,15 @@ mod tests {
         assert_eq!((config.shards, &*config.instance), (2, "host-1"));
         assert_eq!(config.limits.connections_max, 20_000 - 128 - 1_024);
         assert_eq!(config.sockets_max, 20_000 - 128);
+    }
+
+    #[test]
+    fn the_descriptors_needed_allow_the_connections() {
+        for connections in [1, 14, 15, 240, 1_000, 10_000, 15_359, 15_360, 18_848, 1_000_000] {
+            let (allowed, _) = connections_allowed(descriptors_needed(connections));
+            assert!((connections..=connections + 1).contains(&allowed), "{connections} {allowed}");
+        }
+        assert_eq!(connections_allowed(20_000).0, 18_848);
     }
 
     #[test]

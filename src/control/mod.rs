@@ -1,6 +1,7 @@
 //! What is around the server: the machine it runs on, its signals, its log.
 //!
 //! ```text
+//! doctor   what this machine limits the server to, and the fix
 //! machine  cores, descriptors, io_uring: found out before anything starts
 //! signals  SIGTERM and ctrl-C
 //! log      structured logs
@@ -9,6 +10,7 @@
 //! ```
 
 pub mod admin;
+pub mod doctor;
 pub mod log;
 pub mod machine;
 mod metrics;

@@ -1,0 +1,211 @@
+//! What a run has measured: the values that every report is made from. It knows neither how they
+//! were measured nor how they are shown.
+//!
+//! Bound: one [`Sample`] per second, at most [`SAMPLES_MAX`] of them; a longer run (soak) merges
+//! neighbours, so that a sample then stands for several seconds.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// Samples of a run: four hours of seconds.
+pub const SAMPLES_MAX: usize = 14_400;
+
+/// A run from its start to its end, or to ctrl-C.
+#[derive(Debug, Clone)]
+pub struct RunData {
+    /// `capacity`, `sustained`, `fanout`, `slow`, `storm` or `soak`.
+    pub scenario: &'static str,
+    /// The effective settings, name and value, in the order of the command line's help.
+    pub settings: Vec<(String, String)>,
+    /// When the run began, milliseconds since the Unix epoch.
+    pub started_unix_ms: u64,
+    /// How long it took, milliseconds.
+    pub elapsed_ms: u64,
+    /// Whether ctrl-C ended it before its time.
+    pub is_interrupted: bool,
+    /// The machine that made the load.
+    pub machine: MachineData,
+    /// One per second, oldest first.
+    pub samples: Vec<Sample>,
+    /// From connect to the end of the WebSocket upgrade, microseconds.
+    pub connect_us: Histogram<u64>,
+    /// From the intended publish time to the message in the client's hands, microseconds.
+    pub delivery_us: Histogram<u64>,
+    /// Sums over the run.
+    pub totals: Totals,
+    /// By cause, most frequent first.
+    pub failures: Vec<FailureCount>,
+    /// The rates that were tried one after the other; empty if there was only one.
+    pub steps: Vec<Step>,
+    /// The drop and return of all connections; only `storm` has it.
+    pub storm: Option<StormData>,
+    /// What the self-check found before the run.
+    pub preflight: Vec<PreflightFinding>,
+    /// Why the exit code is not zero; empty if it is.
+    pub verdict: Vec<String>,
+}
+
+/// The load generator's machine.
+#[derive(Debug, Clone, Serialize)]
+pub struct MachineData {
+    /// Kernel release.
+    pub kernel: String,
+    /// Cores that the load generator may use.
+    pub cores: usize,
+    /// RLIMIT_NOFILE after it was raised.
+    pub descriptors: u64,
+}
+
+/// One second of a run. Counts are of that second; gauges are of its end.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Sample {
+    /// Milliseconds since the start, at the sample's end.
+    pub at_ms: u64,
+    /// Seconds that the sample stands for.
+    pub seconds: u32,
+    /// Gauge: upgraded connections.
+    pub connected: u64,
+    /// Gauge: connections under way to it.
+    pub connecting: u64,
+    /// Count: connections upgraded.
+    pub opened: u64,
+    /// Count: attempts and connections that failed.
+    pub failed: u64,
+    /// Count: events published by this run.
+    pub published: u64,
+    /// Count: events received by all clients.
+    pub deliveries: u64,
+    /// Count: bytes received, as they were on the wire, without TCP/IP headers.
+    pub received_bytes: u64,
+    /// Count: events missing by seq or pos.
+    pub gaps: u64,
+    /// Count: events received twice.
+    pub duplicates: u64,
+    /// Delivery latency of this second, if anything was measured.
+    pub latency: Option<Percentiles>,
+    /// Count: CPU time of the load generator, microseconds.
+    pub client_cpu_us: u64,
+    /// The server, if it is watched.
+    pub server: Option<ServerSample>,
+}
+
+/// Percentiles in microseconds.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Percentiles {
+    /// Median.
+    pub p50_us: u64,
+    /// 90th percentile.
+    pub p90_us: u64,
+    /// 99th percentile.
+    pub p99_us: u64,
+    /// 99.9th percentile.
+    pub p999_us: u64,
+    /// The largest.
+    pub max_us: u64,
+}
+
+/// The watched server in one second.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct ServerSample {
+    /// Count: its CPU time, microseconds.
+    pub cpu_us: u64,
+    /// Gauge: its resident memory, bytes.
+    pub rss_bytes: u64,
+}
+
+/// Sums over a run.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Totals {
+    /// Connections wanted.
+    pub target: u64,
+    /// Clients that reached an upgraded connection, after retries.
+    pub succeeded: u64,
+    /// The most connections open at once.
+    pub connected_max: u64,
+    /// Attempts, retries included.
+    pub attempts: u64,
+    /// Connections that were lost after the upgrade, without the run having wanted it.
+    pub lost: u64,
+    /// Events published by this run.
+    pub published: u64,
+    /// Events received.
+    pub deliveries: u64,
+    /// Bytes received on the wire.
+    pub received_bytes: u64,
+    /// Bytes of event messages received, after decompression.
+    pub message_bytes: u64,
+    /// Events missing by seq or pos.
+    pub gaps: u64,
+    /// Events received twice.
+    pub duplicates: u64,
+    /// Events out of order.
+    pub disordered: u64,
+    /// CPU time of the load generator, microseconds.
+    pub client_cpu_us: u64,
+    /// CPU time of the server, microseconds, if it was watched.
+    pub server_cpu_us: Option<u64>,
+}
+
+/// One cause of failure.
+#[derive(Debug, Clone, Serialize)]
+pub struct FailureCount {
+    /// Stable name: `emfile`, `ports_exhausted`, `connect_timeout`, `refused_http_503`, ...
+    pub cause: String,
+    /// How often.
+    pub count: u64,
+    /// When first, milliseconds since the start.
+    pub first_ms: u64,
+    /// The connections that were open then.
+    pub connected_then: u64,
+    /// What it means, one sentence.
+    pub meaning: String,
+    /// The line that fixes it.
+    pub fix: String,
+}
+
+/// One rate of a stepped run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Step {
+    /// Events published per second, intended.
+    pub rate: f64,
+    /// Deliveries per second that this should cause.
+    pub deliveries_wanted_per_s: f64,
+    /// Deliveries per second received.
+    pub deliveries_per_s: f64,
+    /// Delivery latency.
+    pub latency: Percentiles,
+    /// Events missing.
+    pub gaps: u64,
+    /// Server CPU per delivery, microseconds.
+    pub server_us_per_delivery: Option<f64>,
+    /// Client CPU per delivery, microseconds.
+    pub client_us_per_delivery: f64,
+    /// Whether the step held: nothing missing, latency in bounds, rate reached.
+    pub held: bool,
+}
+
+/// A reconnect storm.
+#[derive(Debug, Clone, Serialize)]
+pub struct StormData {
+    /// Connections dropped.
+    pub dropped: u64,
+    /// Connections that were back and subscribed at the end.
+    pub returned: u64,
+    /// Until the last of them was, milliseconds.
+    pub all_back_ms: Option<u64>,
+    /// Until half, 90 % and 99 % of them were, milliseconds.
+    pub back_ms: [Option<u64>; 3],
+}
+
+/// One line of the self-check.
+#[derive(Debug, Clone, Serialize)]
+pub struct PreflightFinding {
+    /// What was looked at, such as `nofile`.
+    pub name: String,
+    /// `ok`, `warning` or `error`.
+    pub severity: &'static str,
+    /// What it allows, in words.
+    pub finding: String,
+    /// The command that fixes it; empty if nothing has to be.
+    pub fix: String,
+}
