@@ -1,0 +1,119 @@
+//! Whether a connection got every event once and in order: by `seq` on the connection, by `pos`
+//! and `prev` on each channel.
+//!
+//! Bound: [`CHANNELS_MAX`] channels of a connection are watched by position, 16 bytes each; `seq`
+//! is watched always.
+
+use std::collections::HashMap;
+
+use super::event::Event;
+
+/// Channels of one connection that are watched by position.
+const CHANNELS_MAX: usize = 512;
+
+/// The channels of a run by number, so that a connection can keep them small.
+#[derive(Debug, Default)]
+pub struct ChannelNumbers {
+    by_name: HashMap<Box<[u8]>, u32>,
+}
+
+impl ChannelNumbers {
+    /// The channel's number. Cost: one hash; an allocation for a name that is new.
+    pub fn number(&mut self, name: &[u8]) -> u32 {
+        if let Some(&number) = self.by_name.get(name) {
+            return number;
+        }
+        let number = self.by_name.len() as u32;
+        self.by_name.insert(name.into(), number);
+        number
+    }
+}
+
+/// What one event showed. All zero: it was the next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Events that should have come before it.
+    pub gaps: u64,
+    /// It had come before.
+    pub is_duplicate: bool,
+    /// It came after one that should have followed it.
+    pub is_disordered: bool,
+}
+
+/// The place of one connection in its channels.
+#[derive(Debug, Default)]
+pub struct Checker {
+    last_seq: u64,
+    /// Channel number and newest position.
+    channels: Vec<(u32, u64)>,
+}
+
+impl Checker {
+    /// Starts afresh, as a new connection does.
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Takes the next event.
+    pub fn check(&mut self, event: &Event<'_>, channel: u32) -> Verdict {
+        let mut verdict = Verdict::default();
+        if event.seq > self.last_seq + 1 {
+            verdict.gaps = event.seq - self.last_seq - 1;
+        }
+        verdict.is_disordered = event.seq < self.last_seq;
+        self.last_seq = self.last_seq.max(event.seq);
+        let known = self.channels.iter().position(|(number, _)| *number == channel);
+        match known {
+            Some(place) => {
+                let last = &mut self.channels[place].1;
+                if event.pos == *last {
+                    verdict.is_duplicate = true;
+                } else if event.pos < *last {
+                    verdict.is_disordered = true;
+                } else {
+                    // A hole in seq is a hole here, too: it counts once.
+                    if event.prev != *last && event.prev != 0 && verdict.gaps == 0 {
+                        verdict.gaps = 1;
+                    }
+                    *last = event.pos;
+                }
+            }
+            None if self.channels.len() < CHANNELS_MAX => self.channels.push((channel, event.pos)),
+            None => {}
+        }
+        verdict
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(seq: u64, pos: u64, prev: u64) -> Event<'static> {
+        Event { seq, channel: b"a", pos, prev, sent_us: None }
+    }
+
+    #[test]
+    fn holes_repetitions_and_disorder_are_seen() {
+        let mut checker = Checker::default();
+        let fine = Verdict::default();
+        assert_eq!(checker.check(&event(1, 10, 0), 0), fine);
+        assert_eq!(checker.check(&event(2, 12, 10), 0), fine);
+        assert_eq!(checker.check(&event(3, 11, 7), 1), fine, "another channel");
+        assert_eq!(checker.check(&event(6, 20, 18), 0).gaps, 2, "by seq, counted once");
+        assert_eq!(checker.check(&event(7, 30, 25), 0).gaps, 1, "by prev");
+        assert!(checker.check(&event(8, 30, 25), 0).is_duplicate);
+        assert!(checker.check(&event(9, 29, 25), 0).is_disordered);
+        assert!(checker.check(&event(4, 40, 30), 0).is_disordered, "by seq");
+        assert_eq!(checker.check(&event(10, 50, 0), 0), fine, "the server knew none before");
+        checker.reset();
+        assert_eq!(checker.check(&event(1, 60, 50), 0), fine);
+    }
+
+    #[test]
+    fn channels_keep_their_numbers() {
+        let mut numbers = ChannelNumbers::default();
+        let first = ["a", "b", "a", "c"].map(|name| numbers.number(name.as_bytes()));
+        assert_eq!(first, [0, 1, 0, 2]);
+    }
+}

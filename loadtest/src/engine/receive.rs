@@ -1,0 +1,324 @@
+//! Bytes to messages, and messages to figures.
+
+use std::io::{self, Read as _};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hdrhistogram::Histogram;
+use serde_json::Value;
+
+use super::check::{ChannelNumbers, Checker};
+use super::client::{Client, Pace, Phase};
+use super::event;
+use super::shared::{Counts, Measured, histogram, record};
+use super::{Engine, READ_BYTES};
+use crate::failure::Cause;
+use crate::ws::ProtocolError;
+use crate::ws::deflate::{DeflateParams, Inflater};
+use crate::ws::frame::{Incoming, ReadLimits};
+use crate::ws::handshake::{self, Response};
+
+/// The longest message that a server may send.
+const READ_LIMITS: ReadLimits = ReadLimits { message_bytes_max: 16 << 20 };
+
+/// Reads of one client before the others have their turn.
+const READS_PER_TURN: usize = 4;
+
+/// What a message asks of the engine: everything that is not an event.
+#[derive(Debug)]
+enum Control {
+    Ping(Vec<u8>),
+    Close { code: u16, reason: String },
+    Message(Value),
+}
+
+/// Where figures go until they are handed over.
+#[derive(Debug)]
+pub(super) struct Sink {
+    pub counts: Counts,
+    pub back_ms: Vec<u32>,
+    connect_us: Histogram<u64>,
+    interval_us: Histogram<u64>,
+    numbers: ChannelNumbers,
+    controls: Vec<Control>,
+    plain: Vec<u8>,
+    /// For servers without context between messages: one for all clients.
+    inflater: Option<Inflater>,
+    now_us: u64,
+}
+
+impl Default for Sink {
+    fn default() -> Self {
+        Self {
+            counts: Counts::default(),
+            back_ms: Vec::new(),
+            connect_us: histogram(),
+            interval_us: histogram(),
+            numbers: ChannelNumbers::default(),
+            controls: Vec::new(),
+            plain: Vec::new(),
+            inflater: None,
+            now_us: 0,
+        }
+    }
+}
+
+impl Sink {
+    /// The time of day of what is read from here on: once per round is often enough.
+    pub(super) fn read_clock(&mut self) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.now_us = since.as_micros() as u64;
+    }
+
+    pub(super) fn record_connect(&mut self, elapsed: Duration) {
+        record(&mut self.connect_us, elapsed.as_micros() as u64);
+    }
+
+    pub(super) fn hand_over(&mut self, measured: &mut Measured) {
+        measured.counts = self.counts;
+        // Both have the bounds of `histogram`.
+        measured.connect_us.add(&self.connect_us).unwrap_or_default();
+        measured.interval_us.add(&self.interval_us).unwrap_or_default();
+        self.connect_us.reset();
+        self.interval_us.reset();
+        measured.back_ms.append(&mut self.back_ms);
+    }
+
+    fn on_incoming(&mut self, incoming: Incoming<'_>, checker: &mut Checker, pace: Pace) {
+        match incoming {
+            Incoming::Text(text) => match event::scan(text) {
+                Some(event) => self.on_event(&event, text.len(), checker, pace),
+                None => {
+                    let message = serde_json::from_slice(text).unwrap_or(Value::Null);
+                    self.controls.push(Control::Message(message));
+                }
+            },
+            Incoming::Ping(payload) => self.controls.push(Control::Ping(payload.to_vec())),
+            Incoming::Close(code, reason) => self.controls.push(Control::Close {
+                code: code.unwrap_or(1005),
+                reason: String::from_utf8_lossy(reason).into_owned(),
+            }),
+            Incoming::Binary | Incoming::Pong => {}
+        }
+    }
+
+    fn on_event(
+        &mut self,
+        event: &event::Event<'_>,
+        bytes: usize,
+        checker: &mut Checker,
+        pace: Pace,
+    ) {
+        self.counts.message_bytes += bytes as u64;
+        self.counts.deliveries += 1;
+        if pace != Pace::Full {
+            // Its holes and its lateness are its own doing.
+            self.counts.slow_deliveries += 1;
+            return;
+        }
+        let verdict = checker.check(event, self.numbers.number(event.channel));
+        self.counts.gaps += verdict.gaps;
+        self.counts.duplicates += u64::from(verdict.is_duplicate);
+        self.counts.disordered += u64::from(verdict.is_disordered);
+        if let Some(sent_us) = event.sent_us {
+            record(&mut self.interval_us, self.now_us.saturating_sub(sent_us));
+        }
+    }
+}
+
+impl Engine {
+    /// Reads what is at hand; `is_ended` says that the end of the stream has been seen.
+    pub(super) fn read(&mut self, index: usize, is_ended: bool) {
+        if !is_ended
+            && self.clients[index].phase == Phase::Open
+            && self.clients[index].pace != Pace::Full
+        {
+            return;
+        }
+        for _ in 0..READS_PER_TURN {
+            let Some(count) = self.read_once(index, READ_BYTES) else { return };
+            // A short read has emptied the socket (epoll(7)); its end is seen in the next one.
+            if count < READ_BYTES && !is_ended {
+                return;
+            }
+        }
+        self.set_ready_again(index);
+    }
+
+    /// Slow clients read their share of this tick.
+    pub(super) fn read_slowly(&mut self) {
+        for index in 0..self.clients.len() {
+            let client = &self.clients[index];
+            if let (Phase::Open, Pace::Slow(bytes)) = (client.phase, client.pace) {
+                self.read_once(index, bytes.min(READ_BYTES));
+            }
+        }
+    }
+
+    /// One read; `None` if there was nothing, or the connection is gone.
+    fn read_once(&mut self, index: usize, bytes_max: usize) -> Option<usize> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let result = match &mut self.clients[index].stream {
+            Some(stream) => stream.read(&mut buffer[..bytes_max]),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        };
+        let read = match result {
+            Ok(0) => {
+                self.on_end(index);
+                None
+            }
+            Ok(count) => {
+                self.sink.counts.received_bytes += count as u64;
+                self.on_bytes(index, &buffer[..count]);
+                Some(count)
+            }
+            Err(error) => {
+                let is_over = !matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock
+                        | io::ErrorKind::Interrupted
+                        | io::ErrorKind::NotConnected
+                );
+                if is_over {
+                    self.on_end(index);
+                }
+                None
+            }
+        };
+        self.buffer = buffer;
+        read
+    }
+
+    fn on_end(&mut self, index: usize) {
+        let cause = match self.clients[index].phase {
+            Phase::Connecting | Phase::Upgrading => Cause::ResetBeforeUpgrade,
+            Phase::Subscribing | Phase::Open => Cause::ResetAfterUpgrade,
+            Phase::Waiting | Phase::GivenUp => return,
+        };
+        self.fail(index, cause);
+    }
+
+    fn on_bytes(&mut self, index: usize, bytes: &[u8]) {
+        let Some(mut tls) = self.clients[index].tls.take() else {
+            return self.on_plain(index, bytes);
+        };
+        let mut plain = std::mem::take(&mut self.sink.plain);
+        plain.clear();
+        let fed = tls.feed(bytes, &mut plain);
+        tls.take_outgoing(&mut self.clients[index].unsent);
+        self.clients[index].tls = Some(tls);
+        self.send_unsent(index);
+        match fed {
+            Ok(()) => self.on_plain(index, &plain),
+            Err(error) => self.fail(index, Cause::Tls(error.to_string())),
+        }
+        self.sink.plain = plain;
+    }
+
+    fn on_plain(&mut self, index: usize, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        if self.clients[index].phase == Phase::Upgrading {
+            self.on_head(index, bytes);
+        } else {
+            self.on_frames(index, bytes);
+        }
+    }
+
+    fn on_head(&mut self, index: usize, bytes: &[u8]) {
+        let offers_deflate = self.settings.offers_deflate;
+        let client = &mut self.clients[index];
+        let mut head = std::mem::take(&mut client.head);
+        head.extend_from_slice(bytes);
+        match handshake::parse_response(&head, &client.key, offers_deflate) {
+            Ok(Response::Partial) => client.head = head,
+            Ok(Response::Upgraded { head_bytes, deflate }) => {
+                self.set_deflate(index, deflate.as_ref());
+                self.on_upgraded(index);
+                self.on_frames(index, &head[head_bytes..]);
+            }
+            Ok(Response::Refused { status, body_start }) => {
+                self.fail(index, Cause::Refused { status, body: body_start });
+            }
+            Err(error) => self.fail(index, Cause::Protocol(error.to_string())),
+        }
+    }
+
+    fn set_deflate(&mut self, index: usize, params: Option<&DeflateParams>) {
+        let Some(params) = params else { return };
+        self.clients[index].is_deflated = true;
+        if !Inflater::is_shareable(params) {
+            self.clients[index].inflater = Some(Box::new(Inflater::new(params)));
+        } else if self.sink.inflater.is_none() {
+            self.sink.inflater = Some(Inflater::new(params));
+        }
+    }
+
+    fn on_frames(&mut self, index: usize, bytes: &[u8]) {
+        if bytes.is_empty() || !self.clients[index].phase.is_upgraded() {
+            return;
+        }
+        let result = take_frames(&mut self.clients[index], &mut self.sink, bytes);
+        let mut controls = std::mem::take(&mut self.sink.controls);
+        for control in controls.drain(..) {
+            self.on_control(index, control);
+        }
+        self.sink.controls = controls;
+        if let Err(error) = result {
+            self.fail(index, Cause::Protocol(error.to_string()));
+        }
+    }
+
+    fn on_control(&mut self, index: usize, control: Control) {
+        if !self.clients[index].phase.is_upgraded() {
+            return;
+        }
+        match control {
+            Control::Ping(payload) => self.send_pong(index, &payload),
+            Control::Close { code, reason } => self.fail(index, Cause::Closed { code, reason }),
+            Control::Message(message) => self.on_message(index, &message),
+        }
+    }
+
+    fn on_message(&mut self, index: usize, message: &Value) {
+        if self.clients[index].phase != Phase::Subscribing {
+            return;
+        }
+        match message["type"].as_str() {
+            Some("subscribed") => match message["rejected"].get(0) {
+                None => self.on_subscribed(index),
+                Some(rejection) => {
+                    self.fail(index, Cause::SubscriptionRefused(rejection.to_string()));
+                }
+            },
+            Some("error") => self.fail(index, Cause::SubscriptionRefused(message.to_string())),
+            _ => {}
+        }
+    }
+
+    /// More may be at hand than one turn reads, and epoll does not say so again.
+    fn set_ready_again(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        let Some(stream) = &mut client.stream else { return };
+        let interest = mio::Interest::READABLE | mio::Interest::WRITABLE;
+        let result = self.poll.registry().reregister(stream, mio::Token(index), interest);
+        if result.is_err() {
+            self.on_end(index);
+        }
+    }
+}
+
+fn take_frames(client: &mut Client, sink: &mut Sink, bytes: &[u8]) -> Result<(), ProtocolError> {
+    let mut shared = sink.inflater.take();
+    let Client { reader, inflater, checker, pace, is_deflated, .. } = client;
+    let inflater = match (*is_deflated, inflater) {
+        (false, _) => None,
+        (true, Some(own)) => Some(&mut **own),
+        (true, None) => shared.as_mut(),
+    };
+    let result = reader.read(bytes, &READ_LIMITS, inflater, &mut |incoming| {
+        sink.on_incoming(incoming, checker, *pace);
+    });
+    sink.inflater = shared;
+    result
+}

@@ -1,0 +1,159 @@
+//! What each scenario does, second by second.
+
+use std::time::Duration;
+
+use crate::data::{RunData, Step, StormData};
+use crate::engine::Command;
+use crate::run::{Mark, Run};
+use crate::settings::{Scenario, Settings};
+
+/// Seconds without one connection more after which a ramp has met its ceiling.
+const STALLED_SECONDS: u32 = 15;
+
+/// Seconds that a storm may take.
+const STORM_SECONDS: u32 = 60;
+
+/// The share of the deliveries that a step must bring to count as held.
+const HELD_SHARE: f64 = 0.98;
+
+/// Steps of one run: from 1 to a million events per second by doubling needs 20.
+const STEPS_MAX: usize = 200;
+
+/// Runs the scenario with so many clients.
+///
+/// # Errors
+/// Why it could not begin.
+pub fn run(settings: &Settings, clients: usize) -> Result<RunData, String> {
+    let mut run = Run::prepare(settings, clients)?;
+    let rate = settings.arguments.ramp_rate;
+    run.tell(Command::Ramp { clients, rate });
+    let mut goes_on = ramp(&mut run, settings);
+    let mut storm = None;
+    if goes_on && settings.arguments.scenario != Scenario::Capacity {
+        run.start_publisher()?;
+    }
+    match (settings.arguments.scenario, settings.arguments.step_factor) {
+        (Scenario::Fanout, Some(factor)) if goes_on => steps(&mut run, settings, factor),
+        (Scenario::Storm, _) if goes_on => {
+            // Some deliveries before it, so that what follows is a difference.
+            goes_on = hold(&mut run, Duration::from_secs(3));
+            if goes_on {
+                let (data, went_on) = storm_of(&mut run, settings);
+                storm = Some(data);
+                goes_on = went_on;
+            }
+            if goes_on {
+                hold(&mut run, settings.duration);
+            }
+        }
+        _ if goes_on => {
+            hold(&mut run, settings.duration);
+        }
+        _ => {}
+    }
+    run.drain();
+    Ok(run.finish(storm))
+}
+
+/// Until every client is subscribed or has given up, or nobody gets through any more.
+fn ramp(run: &mut Run<'_>, settings: &Settings) -> bool {
+    let mut best = 0;
+    let mut stalled_seconds = 0;
+    let slowest = (run.clients as f64 / settings.arguments.ramp_rate) as u32;
+    loop {
+        if !run.second() {
+            return false;
+        }
+        let now = run.now();
+        if now.subscribed + now.given_up >= run.clients as u64 {
+            return true;
+        }
+        stalled_seconds = if now.subscribed > best { 0 } else { stalled_seconds + 1 };
+        best = best.max(now.subscribed);
+        // A ramp of one per second takes its time.
+        if stalled_seconds > STALLED_SECONDS.max(slowest.min(STALLED_SECONDS)) {
+            return true;
+        }
+    }
+}
+
+fn hold(run: &mut Run<'_>, duration: Duration) -> bool {
+    (0..duration.as_secs()).all(|_| run.second())
+}
+
+/// Raises the rate until a step does not hold.
+fn steps(run: &mut Run<'_>, settings: &Settings, factor: f64) {
+    let arguments = &settings.arguments;
+    let mut rate = arguments.rate;
+    for _ in 0..STEPS_MAX {
+        if let Some(publisher) = &run.publisher {
+            publisher.set_rate(rate);
+        }
+        // The first second belongs to the step before.
+        if !run.second() {
+            return;
+        }
+        let before = run.mark();
+        if !hold(run, Duration::from_secs(arguments.step_seconds)) {
+            return;
+        }
+        let step = step(&before, &run.mark(), settings, (rate, run.clients));
+        let held = step.held;
+        run.push_step(step);
+        if !held {
+            return;
+        }
+        rate *= factor;
+    }
+}
+
+fn step(before: &Mark, after: &Mark, settings: &Settings, (rate, clients): (f64, usize)) -> Step {
+    let seconds = after.at.duration_since(before.at).as_secs_f64();
+    let counts = after.counts.since(before.counts);
+    let places = clients * settings.arguments.subscriptions.min(settings.channels.len());
+    let per_event = places as f64 / settings.channels.len() as f64;
+    let deliveries_wanted_per_s = rate * per_event;
+    let deliveries_per_s = counts.deliveries as f64 / seconds;
+    let latency = before.latency_until(after);
+    let per_delivery = |us: u64| us as f64 / counts.deliveries.max(1) as f64;
+    let server_us = after.server_cpu_us.map(|us| us - before.server_cpu_us.unwrap_or(0));
+    Step {
+        rate,
+        deliveries_wanted_per_s,
+        deliveries_per_s,
+        latency,
+        gaps: counts.gaps,
+        server_us_per_delivery: server_us.map(per_delivery),
+        client_us_per_delivery: per_delivery(after.client_cpu_us - before.client_cpu_us),
+        held: counts.gaps == 0
+            && counts.lost == 0
+            && latency.p99_us <= settings.arguments.p99_max_ms * 1_000
+            && deliveries_per_s >= HELD_SHARE * deliveries_wanted_per_s,
+    }
+}
+
+/// Drops everybody and waits until all are back; also whether the run goes on.
+fn storm_of(run: &mut Run<'_>, settings: &Settings) -> (StormData, bool) {
+    let dropped = run.now().subscribed;
+    run.tell(Command::Storm { jitter: Duration::from_millis(settings.arguments.jitter_ms) });
+    let mut goes_on = true;
+    for _ in 0..STORM_SECONDS {
+        goes_on = run.second();
+        if !goes_on || run.back_ms().len() as u64 + run.now().given_up >= dropped {
+            break;
+        }
+    }
+    let back_ms = run.back_ms();
+    let at = |share: f64| {
+        let place = (dropped as f64 * share).ceil() as usize;
+        back_ms.get(place.saturating_sub(1)).map(|ms| u64::from(*ms))
+    };
+    let returned = back_ms.len() as u64;
+    let data = StormData {
+        dropped,
+        returned,
+        all_back_ms: at(1.0),
+        back_ms: [at(0.5), at(0.9), at(0.99)],
+    };
+    (data, goes_on)
+}

@@ -1,0 +1,146 @@
+//! Servers that a test plays itself: one that misbehaves on purpose, and Python's `websockets`.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha1::{Digest as _, Sha1};
+
+/// A server on a free port of the loopback that does with each connection what `play` does;
+/// returns its address as `ws://...`.
+pub fn server(play: fn(usize, &mut Peer)) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            let mut peer = Peer { stream: stream.unwrap() };
+            std::thread::spawn(move || play(number, &mut peer));
+        }
+    });
+    format!("ws://{addr}/ws")
+}
+
+/// One connection, seen from the server. Errors end it: the client may leave at any time.
+pub struct Peer {
+    pub stream: TcpStream,
+}
+
+impl Peer {
+    /// Reads the request; its head.
+    pub fn request(&mut self) -> String {
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") && self.stream.read_exact(&mut byte).is_ok() {
+            head.push(byte[0]);
+        }
+        String::from_utf8(head).unwrap()
+    }
+
+    pub fn say(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).unwrap_or_default();
+    }
+
+    /// Upgrades, and reads the first frame: the subscription.
+    pub fn upgrade(&mut self) -> String {
+        let head = self.request();
+        let line = head.lines().find(|line| line.starts_with("Sec-WebSocket-Key: ")).unwrap();
+        let mut hash = Sha1::new();
+        hash.update(&line.as_bytes()[19..]);
+        hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+        let accept = STANDARD.encode(hash.finalize());
+        self.say(
+            format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+                 Connection: Upgrade\r\nSec-WebSocket-Accept: {accept}\r\n\r\n"
+            )
+            .as_bytes(),
+        );
+        self.frame()
+    }
+
+    /// Reads one short frame of the client; its text.
+    pub fn frame(&mut self) -> String {
+        let mut header = [0; 2];
+        if self.stream.read_exact(&mut header).is_err() {
+            return String::new();
+        }
+        assert_ne!(header[1] & 0x80, 0, "a client masks");
+        let mut length = usize::from(header[1] & 0x7F);
+        if length == 126 {
+            let mut bytes = [0; 2];
+            self.stream.read_exact(&mut bytes).unwrap();
+            length = usize::from(u16::from_be_bytes(bytes));
+        }
+        let mut rest = vec![0; length + 4];
+        self.stream.read_exact(&mut rest).unwrap();
+        let (mask, payload) = rest.split_at(4);
+        let text = payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask);
+        String::from_utf8(text.collect()).unwrap()
+    }
+
+    pub fn text(&mut self, text: &str) {
+        let mut frame = vec![0x81];
+        match text.len() {
+            length @ 0..=125 => frame.push(length as u8),
+            length => {
+                frame.push(126);
+                frame.extend_from_slice(&(length as u16).to_be_bytes());
+            }
+        }
+        frame.extend_from_slice(text.as_bytes());
+        self.say(&frame);
+    }
+
+    /// Upgrades and acknowledges the subscription.
+    pub fn subscribe(&mut self) {
+        self.upgrade();
+        self.text(r#"{"type":"welcome","connection_id":"a"}"#);
+        self.text(r#"{"type":"subscribed","channels":["odin.token.>"],"rejected":[],"total":1}"#);
+    }
+
+    pub fn event(&mut self, seq: u64, pos: u64, prev: u64) {
+        self.text(&format!(
+            r#"{{"seq":{seq},"type":"t","channel":"odin.token.A.trade","ts":1,"pos":{pos},"prev":{prev},"data":{{}}}}"#
+        ));
+    }
+
+    /// Reads until the client leaves.
+    pub fn wait(&mut self) {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).unwrap_or_default();
+    }
+}
+
+/// A server of Python's `websockets`, which shares no code with anything here.
+pub struct PythonServer {
+    child: Child,
+    pub url: String,
+}
+
+impl PythonServer {
+    /// With compression, and with TLS if there is a certificate and its key.
+    pub fn start(tls: Option<(&Path, &Path)>) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let python: PathBuf = root.join("../.venv/bin/python");
+        assert!(python.exists(), "run the tests with ./scripts/test, which installs it");
+        let mut command = Command::new(python);
+        command.arg(root.join("tests/peers/server.py"));
+        if let Some((certificate, key)) = tls {
+            command.args([certificate, key]);
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let url = lines.next().unwrap().unwrap();
+        Self { child, url }
+    }
+}
+
+impl Drop for PythonServer {
+    fn drop(&mut self) {
+        self.child.kill().unwrap_or_default();
+        drop(self.child.wait());
+    }
+}

@@ -1,0 +1,239 @@
+//! The load tester as its users meet it: against servers that behave, and that do not.
+
+#![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
+
+mod peers;
+
+use std::process::{Command, Output};
+
+use peers::{Peer, PythonServer, server};
+use serde_json::Value;
+
+/// Runs with these arguments beside the usual ones; the exit code, the report and standard error.
+fn run(url: &str, arguments: &[&str]) -> (Option<i32>, Value, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let (json, html) = (directory.path().join("report.json"), directory.path().join("report.html"));
+    let Output { status, stderr, .. } = command()
+        .args(["capacity", "--url", url, "--duration", "1", "--timeout", "2", "--attempts", "1"])
+        .args(arguments)
+        .args([&"--json".as_ref(), &json.as_os_str(), &"--html".as_ref(), &html.as_os_str()])
+        .output()
+        .unwrap();
+    let report = match std::fs::read(&json) {
+        Ok(bytes) => serde_json::from_slice(&bytes).unwrap(),
+        Err(_) => Value::Null,
+    };
+    if !report.is_null() {
+        assert!(std::fs::read_to_string(&html).unwrap().contains("</html>"));
+    }
+    (status.code(), report, String::from_utf8(stderr).unwrap())
+}
+
+/// Without any setting from the environment of the test run.
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_odin-loadtest"));
+    for name in ["WS_URL", "TARGET_CONNECTIONS", "DURATION", "RAMP_RATE", "SOURCE_IPS"] {
+        command.env_remove(name);
+    }
+    for name in ["CHANNELS", "SUBSCRIPTIONS", "NATS_URL"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// What a run of 10 clients against such a server names as the only cause.
+fn cause_of(play: fn(usize, &mut Peer)) -> (Value, Value) {
+    let (code, report, stderr) = run(&server(play), &["--connections", "10"]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert_eq!(report["passed"], false);
+    let failures = report["failures"].as_array().unwrap();
+    assert_eq!(failures.len(), 1, "{failures:#?}");
+    let failure = &failures[0];
+    assert_eq!(failure["count"], 10);
+    assert!(!failure["fix"].as_str().unwrap().is_empty());
+    (failure["cause"].clone(), failure["meaning"].clone())
+}
+
+#[test]
+fn every_cause_is_told_from_the_others() {
+    let (cause, meaning) = cause_of(|_, peer| {
+        peer.request();
+        peer.say(b"HTTP/1.1 503 No\r\nConnection: close\r\n\r\n{\"error\":\"too_many\"}");
+    });
+    assert_eq!(cause, "refused_http_503");
+    assert!(meaning.as_str().unwrap().contains("too_many"), "{meaning}");
+    let upgrade_timeout = cause_of(|_, peer| {
+        peer.request();
+        peer.wait();
+    });
+    assert_eq!(upgrade_timeout.0, "upgrade_timeout");
+    let reset = cause_of(|_, peer| {
+        peer.request();
+    });
+    assert_eq!(reset.0, "reset_before_upgrade");
+    let protocol = cause_of(|_, peer| {
+        peer.subscribe();
+        peer.say(&[0x83, 0]);
+        peer.wait();
+    });
+    assert_eq!(protocol.0, "protocol_error");
+    let closed = cause_of(|_, peer| {
+        peer.subscribe();
+        peer.say(&[0x88, 2, 0x03, 0xE9]);
+        peer.wait();
+    });
+    assert_eq!(closed.0, "closed_1001");
+    let lost = cause_of(|_, peer| peer.subscribe());
+    assert_eq!(lost.0, "reset_after_upgrade");
+    let silent = cause_of(|_, peer| {
+        peer.upgrade();
+        peer.wait();
+    });
+    assert_eq!(silent.0, "no_acknowledgement");
+    let rejected = cause_of(|_, peer| {
+        peer.upgrade();
+        peer.text(r#"{"type":"subscribed","channels":[],"rejected":[{"code":"x"}]}"#);
+        peer.wait();
+    });
+    assert_eq!(rejected.0, "subscription_refused");
+    let tls = run("wss://127.0.0.1:1/ws", &["--connections", "1"]);
+    assert_eq!(tls.1["failures"][0]["cause"], "connect_refused");
+}
+
+#[test]
+fn holes_repetitions_and_disorder_fail_the_run() {
+    let count = |play: fn(usize, &mut Peer)| {
+        let (code, report, _) = run(&server(play), &["--connections", "5"]);
+        let totals = &report["totals"];
+        let counts = ["gaps", "duplicates", "disordered", "deliveries"];
+        (code, counts.map(|name| totals[name].as_u64().unwrap()))
+    };
+    let fine = count(|_, peer| {
+        peer.subscribe();
+        for number in 1..=50 {
+            peer.event(number, number * 3, (number - 1) * 3);
+        }
+        peer.say(&[0x89, 1, b'x']);
+        peer.wait();
+    });
+    assert_eq!(fine, (Some(0), [0, 0, 0, 250]));
+    let by_seq = count(|_, peer| {
+        peer.subscribe();
+        peer.event(1, 3, 0);
+        peer.event(4, 9, 3);
+        peer.wait();
+    });
+    assert_eq!(by_seq, (Some(1), [10, 0, 0, 10]));
+    let by_prev = count(|_, peer| {
+        peer.subscribe();
+        peer.event(1, 3, 0);
+        peer.event(2, 9, 6);
+        peer.wait();
+    });
+    assert_eq!(by_prev, (Some(1), [5, 0, 0, 10]));
+    let others = count(|_, peer| {
+        peer.subscribe();
+        peer.event(1, 3, 0);
+        peer.event(2, 3, 0);
+        peer.event(3, 2, 1);
+        peer.wait();
+    });
+    assert_eq!(others, (Some(1), [0, 5, 5, 15]));
+}
+
+#[test]
+fn clients_try_again_until_they_succeed() {
+    let url = server(|number, peer| {
+        if number % 2 == 0 {
+            peer.request();
+            return;
+        }
+        peer.subscribe();
+        peer.wait();
+    });
+    let more = ["--connections", "6", "--attempts", "40", "--subscriptions", "1"];
+    let (code, report, stderr) = run(&url, &more);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(report["totals"]["succeeded"], 6);
+    assert!(report["totals"]["attempts"].as_u64().unwrap() > 6);
+    assert_eq!(report["failures"][0]["cause"], "reset_before_upgrade");
+}
+
+#[test]
+fn a_storm_brings_everybody_back() {
+    let url = server(|_, peer| {
+        peer.subscribe();
+        peer.wait();
+    });
+    let Output { status, stdout, .. } = command()
+        .args(["storm", "--url", &url, "--connections", "30", "--duration", "1"])
+        .args(["--jitter-ms", "100", "--quiet"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(stdout).unwrap();
+    assert_eq!(status.code(), Some(0), "{text}");
+    assert!(text.contains("30 of 30"), "{text}");
+}
+
+#[test]
+fn slow_clients_do_not_count_and_the_others_do() {
+    let url = server(|_, peer| {
+        peer.subscribe();
+        // The slow one is closed, as a good server does.
+        peer.event(1, 1, 0);
+        peer.wait();
+    });
+    let Output { status, stdout, .. } = command()
+        .args(["slow", "--url", &url, "--connections", "10", "--duration", "1", "--quiet"])
+        .args(["--slow-share", "50"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(stdout).unwrap();
+    assert_eq!(status.code(), Some(0), "{text}");
+}
+
+#[test]
+fn a_compressing_server_that_shares_no_code() {
+    let server = PythonServer::start(None);
+    let (code, report, stderr) = run(&server.url, &["--connections", "20", "--compress"]);
+    assert_eq!(code, Some(0), "{stderr}{report:#}");
+    let totals = &report["totals"];
+    assert_eq!((&totals["deliveries"], &totals["gaps"]), (&400.into(), &0.into()));
+    let (received, plain) = (&totals["received_bytes"], &totals["message_bytes"]);
+    assert!(received.as_u64().unwrap() < plain.as_u64().unwrap() / 3, "{totals}");
+}
+
+#[test]
+fn a_server_with_tls() {
+    let signed = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (certificate, key) = (directory.path().join("cert.pem"), directory.path().join("key.pem"));
+    std::fs::write(&certificate, signed.cert.pem()).unwrap();
+    std::fs::write(&key, signed.signing_key.serialize_pem()).unwrap();
+    let server = PythonServer::start(Some((&certificate, &key)));
+    let ca_file = certificate.to_str().unwrap();
+    for trust in [&["--ca-file", ca_file][..], &["--insecure"]] {
+        let arguments = [&["--connections", "10", "--compress"], trust].concat();
+        let (code, report, stderr) = run(&server.url, &arguments);
+        assert_eq!(code, Some(0), "{stderr}{report:#}");
+        assert_eq!(report["totals"]["deliveries"], 200);
+    }
+    let (code, report, _) = run(&server.url, &["--connections", "2"]);
+    assert_eq!((code, &report["failures"][0]["cause"]), (Some(1), &"tls_error".into()));
+}
+
+#[test]
+fn wrong_arguments_are_told_at_once_and_hopeless_targets_refused() {
+    let Output { status, stderr, .. } = command()
+        .args(["fanout", "--url", "http://a", "--duration", "soon", "--ramp-rate", "0"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(2));
+    for part in ["--url", "--duration", "--ramp-rate", "--nats-url"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let (code, report, stderr) = run("ws://127.0.0.1:1/", &["--connections", "50000000"]);
+    assert_eq!((code, report), (Some(1), Value::Null));
+    assert!(stderr.contains("ulimit -n") && stderr.contains("--force"), "{stderr}");
+}
