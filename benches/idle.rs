@@ -6,18 +6,14 @@
 //! signs of life and pings; `cargo bench --bench idle -- 18000 53` opens 18,000 and watches one.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a failure here is a failed benchmark")]
 
+mod server;
+
 use std::fs;
-use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
-    Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-    Sec-WebSocket-Version: 13\r\n\r\n";
-
-/// Nobody publishes on it: the connections are idle.
-const SUBSCRIBE: &str = r#"{"type":"subscribe","channels":["odin.token.QUIET.trade"]}"#;
+use server::Server;
 
 /// Clock ticks per second of /proc/PID/stat (sysconf(_SC_CLK_TCK) on Linux).
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -26,38 +22,24 @@ fn main() {
     let numbers: Vec<u64> = std::env::args().filter_map(|text| text.parse().ok()).collect();
     let count = numbers.first().copied().unwrap_or(10_000);
     let seconds = numbers.get(1).copied().unwrap_or(106);
-    let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
-    rlimit::Resource::NOFILE.set(hard, hard).unwrap();
-    assert!(hard > count + 64, "{count} connections need more than the {hard} descriptors here");
-
-    let mut server = Command::new(env!("CARGO_BIN_EXE_odin-ws"))
-        .args([
-            "serve",
-            "--addr",
-            "127.0.0.1:0",
-            "--admin-addr",
-            "off",
-            "--source",
-            "sim",
-            "--sim-tokens",
-            "1",
-        ])
-        .env("LOG_FORMAT", "json")
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let address = address_of(&mut server);
-    let pid = server.id();
+    let server = Server::start(&["--sim-tokens", "1"]);
+    let pid = server.pid();
+    // Nobody publishes on it: the connections are idle.
+    let quiet = ["odin.token.QUIET.trade".to_owned()];
     // The first connections grow what is shared.
-    let mut sockets: Vec<TcpStream> = (0..64).map(|_| connect(&address)).collect();
-    let before_kb = rss_kb(pid);
+    let mut sockets: Vec<TcpStream> = (0..64).map(|_| server.connect(&quiet, None)).collect();
+    let before = server.rss_bytes();
     let began = Instant::now();
-    sockets.extend((0..count).map(|_| connect(&address)));
+    sockets.extend((0..count).map(|_| server.connect(&quiet, None)));
     let connecting = began.elapsed();
-    let after_kb = rss_kb(pid);
+    let after = server.rss_bytes();
     println!("{count} connections in {:.1} s", connecting.as_secs_f64());
-    let bytes = (after_kb - before_kb) as f64 * 1_024.0 / count as f64;
-    println!("memory: RSS grew from {before_kb} to {after_kb} kB: {bytes:.0} bytes per connection");
+    let bytes = (after - before) as f64 / count as f64;
+    println!("memory: RSS grew from {before} to {after} bytes: {bytes:.0} per connection");
+
+    std::thread::sleep(Duration::from_millis(1_500));
+    let accounted = server.metric("ws_connection_memory_bytes_average", "");
+    println!("memory: {accounted:.0} bytes per connection accounted for by the shards");
 
     let cpu_before = cpu_seconds(pid);
     let (watched, pongs) = answer_pings(&mut sockets, Duration::from_secs(seconds));
@@ -66,38 +48,9 @@ fn main() {
         "cpu: {cpu:.2} s in {watched:.0} s, {:.2} % of a core, {pongs} pings answered",
         100.0 * cpu / watched
     );
-    let last_kb = rss_kb(pid);
-    let bytes = (last_kb - before_kb) as f64 * 1_024.0 / count as f64;
-    println!("memory: RSS {last_kb} kB afterwards: {bytes:.0} bytes per connection");
-    server.kill().unwrap();
-    server.wait().unwrap();
-}
-
-fn address_of(server: &mut Child) -> String {
-    let mut lines = BufReader::new(server.stderr.take().unwrap()).lines();
-    let line = lines.find(|line| line.as_ref().unwrap().contains("listening")).unwrap().unwrap();
-    std::thread::spawn(move || lines.for_each(drop));
-    let log: serde_json::Value = serde_json::from_str(&line).unwrap();
-    log["addr"].as_str().unwrap().to_owned()
-}
-
-/// Connects, subscribes, and waits for the acknowledgement.
-fn connect(address: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(address).unwrap();
-    let mut request = UPGRADE.as_bytes().to_vec();
-    // A masking key of zeros leaves the payload as it is.
-    request.extend_from_slice(&[0x81, 0x80 | SUBSCRIBE.len() as u8, 0, 0, 0, 0]);
-    request.extend_from_slice(SUBSCRIBE.as_bytes());
-    stream.write_all(&request).unwrap();
-    let mut answer = Vec::new();
-    let mut chunk = [0; 4_096];
-    while !answer.windows(12).any(|window| window == b"\"subscribed\"") {
-        let count = stream.read(&mut chunk).unwrap();
-        assert!(count > 0, "the server closed the connection");
-        answer.extend_from_slice(&chunk[..count]);
-    }
-    stream.set_nonblocking(true).unwrap();
-    stream
+    let last = server.rss_bytes();
+    let bytes = (last - before) as f64 / count as f64;
+    println!("memory: RSS {last} bytes afterwards: {bytes:.0} per connection");
 }
 
 /// Answers pings once a second for so long; the seconds it took and the pings answered.
@@ -123,12 +76,6 @@ fn answer_pings(sockets: &mut [TcpStream], duration: Duration) -> (f64, u64) {
         std::thread::sleep(Duration::from_secs(1));
     }
     (began.elapsed().as_secs_f64(), pongs)
-}
-
-fn rss_kb(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// User and system time of the process so far.

@@ -16,12 +16,13 @@
 //! ```text
 //! runtime   everything: the composition root
 //! config    the settings types of the others
-//! control   the machine, signals, logs
+//! control   the machine, signals, logs, doctor; the admin port: the shards' reports
 //! net       shard, feed; the only code with glommio's sockets; no rules
 //! ingest    feed, event, channel; the only code that knows NATS
 //! shard     protocol, event, channel, feed's items; pure: no IO, no clock, no runtime
 //! protocol  event, channel; pure
 //! feed      event; where threads meet
+//! heap      nothing: the arithmetic of memory
 //! tail      nothing of the server: it is a client
 //! ```
 

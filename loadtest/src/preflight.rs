@@ -84,7 +84,14 @@ fn ports(wanted: &Wanted, range: &str) -> PreflightFinding {
     let ports = (last + 1).saturating_sub(first) * wanted.source_addresses;
     let fix = "sysctl -w net.ipv4.ip_local_port_range='1024 65535', or --source-ips with more \
                addresses";
-    at_most("ports", wanted.connections, ports, "connections to one server", fix)
+    let mut finding = at_most("ports", wanted.connections, ports, "connections to one server", fix);
+    if finding.severity == "ok" && wanted.connections > ports / 2 {
+        // connect takes ports of one parity first and searches the others one by one.
+        finding.severity = "warning";
+        finding.finding.push_str("; beyond half of them the kernel searches long for each");
+        finding.fix = fix.to_owned();
+    }
+    finding
 }
 
 /// A queue that fills when connections come faster than the server accepts.
@@ -152,6 +159,7 @@ mod tests {
         let fine = findings(10_000, 1);
         assert_eq!((fine.len(), is_hopeless(&fine)), (6, false));
         assert_eq!(bad(&fine, "warning"), ["somaxconn"]);
+        assert_eq!(bad(&findings(18_000, 1), "warning"), ["ports", "somaxconn"]);
         assert_eq!(bad(&findings(40_000, 1), "error"), ["ports"]);
         assert!(!is_hopeless(&findings(40_000, 2)), "two addresses have twice the ports");
         let hopeless = findings(500_000, 100);

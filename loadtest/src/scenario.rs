@@ -27,7 +27,7 @@ pub fn run(settings: &Settings, clients: usize) -> Result<RunData, String> {
     let mut run = Run::prepare(settings, clients)?;
     let rate = settings.arguments.ramp_rate;
     run.tell(Command::Ramp { clients, rate });
-    let mut goes_on = ramp(&mut run, settings);
+    let mut goes_on = ramp(&mut run);
     let mut storm = None;
     if goes_on && settings.arguments.scenario != Scenario::Capacity {
         run.start_publisher()?;
@@ -56,10 +56,9 @@ pub fn run(settings: &Settings, clients: usize) -> Result<RunData, String> {
 }
 
 /// Until every client is subscribed or has given up, or nobody gets through any more.
-fn ramp(run: &mut Run<'_>, settings: &Settings) -> bool {
+fn ramp(run: &mut Run<'_>) -> bool {
     let mut best = 0;
     let mut stalled_seconds = 0;
-    let slowest = (run.clients as f64 / settings.arguments.ramp_rate) as u32;
     loop {
         if !run.second() {
             return false;
@@ -70,8 +69,7 @@ fn ramp(run: &mut Run<'_>, settings: &Settings) -> bool {
         }
         stalled_seconds = if now.subscribed > best { 0 } else { stalled_seconds + 1 };
         best = best.max(now.subscribed);
-        // A ramp of one per second takes its time.
-        if stalled_seconds > STALLED_SECONDS.max(slowest.min(STALLED_SECONDS)) {
+        if stalled_seconds > STALLED_SECONDS {
             return true;
         }
     }
