@@ -5,6 +5,7 @@
 //! preflight  what this machine lets a run reach
 //! scenario   what a run does, second by second
 //! run        clients and publisher together, sampled
+//! samples    a bounded number of them
 //! engine/    one thread with many clients
 //! ws/        the WebSocket protocol, without IO
 //! publish    events with the time at which they were due
@@ -24,6 +25,7 @@ mod progress;
 mod publish;
 mod report;
 mod run;
+mod samples;
 mod scenario;
 mod settings;
 mod watch;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
 
-use crate::data::{Percentiles, RunData, SAMPLES_MAX, Sample, ServerSample, Step, Totals};
+use crate::data::{Percentiles, RunData, Sample, ServerSample, Step, Totals};
 use crate::engine::client::Pace;
 use crate::engine::shared::{Counts, Shared, histogram};
 use crate::engine::{Command, EngineSettings, Handle, Subscriptions};
@@ -18,6 +18,7 @@ use crate::failure::Failures;
 use crate::preflight::{self, Wanted};
 use crate::progress;
 use crate::publish::Publisher;
+use crate::samples::{percentiles, push};
 use crate::settings::{Scenario, Settings};
 use crate::watch::{self, Server, Usage};
 use crate::ws::tls::TlsConfig;
@@ -378,17 +379,6 @@ pub fn is_interrupted() -> bool {
     IS_INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// The percentiles of a histogram.
-pub fn percentiles(times: &Histogram<u64>) -> Percentiles {
-    Percentiles {
-        p50_us: times.value_at_quantile(0.5),
-        p90_us: times.value_at_quantile(0.9),
-        p99_us: times.value_at_quantile(0.99),
-        p999_us: times.value_at_quantile(0.999),
-        max_us: times.max(),
-    }
-}
-
 fn subscriptions(settings: &Settings) -> Subscriptions {
     let channels = settings.channels.clone();
     Subscriptions { channels, per_client: settings.arguments.subscriptions }
@@ -448,47 +438,6 @@ fn share(whole: usize, number: usize, count: usize) -> usize {
     whole / count + usize::from(number < whole % count)
 }
 
-/// Appends a sample; when there are too many, neighbours become one.
-fn push(samples: &mut Vec<Sample>, sample: Sample) {
-    samples.push(sample);
-    if samples.len() < SAMPLES_MAX {
-        return;
-    }
-    let merged = samples.chunks(2).map(|pair| match pair {
-        [first, second] => merge(first, second),
-        _ => pair[0].clone(),
-    });
-    *samples = merged.collect();
-}
-
-fn merge(first: &Sample, second: &Sample) -> Sample {
-    let worse = |first: Percentiles, second: Percentiles| {
-        if first.p99_us > second.p99_us { first } else { second }
-    };
-    Sample {
-        seconds: first.seconds + second.seconds,
-        opened: first.opened + second.opened,
-        failed: first.failed + second.failed,
-        published: first.published + second.published,
-        deliveries: first.deliveries + second.deliveries,
-        received_bytes: first.received_bytes + second.received_bytes,
-        gaps: first.gaps + second.gaps,
-        duplicates: first.duplicates + second.duplicates,
-        latency: match (first.latency, second.latency) {
-            (Some(first), Some(second)) => Some(worse(first, second)),
-            (first, second) => first.or(second),
-        },
-        client_cpu_us: first.client_cpu_us + second.client_cpu_us,
-        server: match (first.server, second.server) {
-            (Some(first), Some(second)) => {
-                Some(ServerSample { cpu_us: first.cpu_us + second.cpu_us, ..second })
-            }
-            (first, second) => second.or(first),
-        },
-        ..second.clone()
-    }
-}
-
 /// Why the exit code is not zero.
 fn verdict(data: &RunData, min_success: f64) -> Vec<String> {
     let totals = &data.totals;
@@ -522,17 +471,5 @@ mod tests {
         for (whole, count) in [(10, 3), (2, 2), (7, 1), (1, 4)] {
             assert_eq!((0..count).map(|number| share(whole, number, count)).sum::<usize>(), whole);
         }
-    }
-
-    #[test]
-    fn a_long_run_merges_neighbours() {
-        let mut samples = Vec::new();
-        for at_ms in 0..2 * SAMPLES_MAX as u64 {
-            push(&mut samples, Sample { at_ms, seconds: 1, deliveries: 1, ..Sample::default() });
-        }
-        assert!(samples.len() < SAMPLES_MAX);
-        let sum: u64 = samples.iter().map(|sample| sample.deliveries).sum();
-        assert_eq!(sum, 2 * SAMPLES_MAX as u64);
-        assert_eq!(samples.last().unwrap().at_ms, 2 * SAMPLES_MAX as u64 - 1);
     }
 }

@@ -6,7 +6,7 @@ mod peers;
 
 use std::process::{Command, Output};
 
-use peers::{Peer, PythonServer, server};
+use peers::{Peer, PythonServer, nats, odin_ws, server};
 use serde_json::Value;
 
 /// Runs with these arguments beside the usual ones; the exit code, the report and standard error.
@@ -236,4 +236,51 @@ fn wrong_arguments_are_told_at_once_and_hopeless_targets_refused() {
     let (code, report, stderr) = run("ws://127.0.0.1:1/", &["--connections", "50000000"]);
     assert_eq!((code, report), (Some(1), Value::Null));
     assert!(stderr.contains("ulimit -n") && stderr.contains("--force"), "{stderr}");
+}
+
+#[test]
+fn clients_come_from_the_addresses_that_were_given() {
+    let url = server(|_, peer| {
+        let ip = peer.stream.peer_addr().unwrap().ip().to_string();
+        if ["127.0.0.2", "127.0.0.3"].contains(&ip.as_str()) {
+            peer.subscribe();
+            peer.wait();
+        }
+    });
+    let sources = ["--connections", "10", "--source-ips", "127.0.0.2,127.0.0.3"];
+    let (code, report, stderr) = run(&url, &sources);
+    assert_eq!((code, &report["totals"]["succeeded"]), (Some(0), &10.into()), "{stderr}");
+    let (code, _, _) = run(&url, &["--connections", "10", "--source-ips", "127.0.0.4"]);
+    assert_eq!(code, Some(1));
+}
+
+#[test]
+fn the_server_and_a_real_broker_lose_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_broker, nats_url) = nats(directory.path());
+    let (_server, url, pid) = odin_ws(&nats_url);
+    let publishing = ["--nats-url", &nats_url, "--channels", "10", "--rate", "40"];
+    let more = ["--connections", "200", "--subscriptions", "3", "--server-pid", &pid.to_string()];
+    let of = |scenario: &str, duration: &str| {
+        let report = directory.path().join("report.json");
+        let Output { status, stdout, .. } = command()
+            .args([scenario, "--url", &url, "--duration", duration, "--quiet", "--json"])
+            .arg(&report)
+            .args(publishing)
+            .args(more)
+            .output()
+            .unwrap();
+        assert_eq!(status.code(), Some(0), "{}", String::from_utf8_lossy(&stdout));
+        serde_json::from_slice::<Value>(&std::fs::read(&report).unwrap()).unwrap()
+    };
+    let report = of("sustained", "2");
+    let totals = &report["totals"];
+    let published = totals["published"].as_u64().unwrap();
+    // 600 subscriptions of 10 channels that take turns.
+    assert!(published >= 60 && totals["deliveries"] == published * 60, "{totals}");
+    assert_eq!(report["delivery"]["count"], totals["deliveries"]);
+    assert!(totals["server_cpu_us"].is_u64(), "{totals}");
+    let report = of("storm", "1");
+    assert_eq!(report["storm"]["returned"], 200, "{:#}", report["storm"]);
+    assert_eq!(report["totals"]["gaps"], 0);
 }

@@ -144,3 +144,56 @@ impl Drop for PythonServer {
         drop(self.child.wait());
     }
 }
+
+/// A child process that is killed with the test.
+pub struct Guarded(Child);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.0.kill().unwrap_or_default();
+        drop(self.0.wait());
+    }
+}
+
+/// Starts a program and waits for a line of its standard error that `find` finds something in.
+pub fn start(command: &mut Command, find: impl Fn(&str) -> Option<String>) -> (Guarded, String) {
+    let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let found = lines.find_map(|line| find(&line)).expect("the program says where it listens");
+    std::thread::spawn(move || lines.for_each(drop));
+    (Guarded(child), found)
+}
+
+/// A real broker with JetStream on a free port; its address.
+pub fn nats(store: &Path) -> (Guarded, String) {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.venv/bin/nats-server");
+    let mut command = Command::new(program);
+    command.args(["-js", "-a", "127.0.0.1", "-p", "-1", "-sd"]).arg(store);
+    let (child, addr) = start(&mut command, |line| {
+        let (_, addr) = line.split_once("Listening for client connections on ")?;
+        Some(addr.trim().to_owned())
+    });
+    (child, format!("nats://{addr}"))
+}
+
+/// The server of this workspace on a free port, fed by the broker; its address and its process.
+pub fn odin_ws(nats_url: &str) -> (Guarded, String, u32) {
+    let cargo = Command::new(env!("CARGO"))
+        .args(["build", "--quiet", "--package", "odin-ws", "--bin", "odin-ws"])
+        .status();
+    assert!(cargo.unwrap().success());
+    let own = Path::new(env!("CARGO_BIN_EXE_odin-loadtest"));
+    let mut command = Command::new(own.with_file_name("odin-ws"));
+    command.env("LOG_FORMAT", "json").args(["serve", "--addr", "127.0.0.1:0"]);
+    command.args(["--admin-addr", "off", "--nats-url", nats_url]);
+    let addr = std::cell::RefCell::new(String::new());
+    let (child, _) = start(&mut command, |line| {
+        let log: serde_json::Value = serde_json::from_str(line).ok()?;
+        if log["message"] == "listening" {
+            *addr.borrow_mut() = log["addr"].as_str()?.to_owned();
+        }
+        (log["message"] == "the source is live").then(String::new)
+    });
+    let pid = child.0.id();
+    (child, format!("ws://{}/ws", addr.into_inner()), pid)
+}
