@@ -47,6 +47,7 @@ fn shard() -> Shard {
         replay_messages: 100,
         queue_messages: 256,
         queue_bytes: 262_144,
+        batch_ms: 0,
     };
     let limits = Limits {
         client,
@@ -123,13 +124,21 @@ fn publish(c: &mut Criterion) {
                     pos += 1;
                     VecDeque::from([Feed::Event(event(pos))])
                 },
-                |mut feed| shard.publish(&mut feed, Now::default(), &mut wire),
+                |feed| publish_all(&mut shard, feed, &mut wire),
                 BatchSize::SmallInput,
             );
         });
         black_box(wire.bytes);
     }
     group.finish();
+}
+
+/// Publishes and sends.
+fn publish_all(shard: &mut Shard, mut feed: VecDeque<Feed>, wire: &mut Sink) {
+    while !feed.is_empty() {
+        shard.publish(&mut feed, Now::default(), wire);
+        while shard.flush_some(64, Now::default(), wire) {}
+    }
 }
 
 /// Many events at once are one send per connection.
@@ -148,7 +157,7 @@ fn publish_batch(c: &mut Criterion) {
                 pos += 16;
                 (0..16).map(|n| Feed::Event(event(pos + n))).collect::<VecDeque<Feed>>()
             },
-            |mut feed| shard.publish(&mut feed, Now::default(), &mut wire),
+            |feed| publish_all(&mut shard, feed, &mut wire),
             BatchSize::SmallInput,
         );
     });

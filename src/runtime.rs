@@ -144,7 +144,9 @@ impl Shards {
             let notice = EndNotice(has_ended.clone());
             let thread = machine::executor(cpu_of(shard), "shard").spawn(move || async move {
                 let _notice = notice;
-                net::run(settings).await;
+                if let Err(error) = net::run(settings).await {
+                    tracing::error!(shard, %error, "the shard cannot serve its sockets");
+                }
             });
             shards.threads.push(thread.map_err(io::Error::from)?);
             shards.commands.push(sender);

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use serde_json::json;
 use support::client::UPGRADE;
-use support::{Client, GUARD, Server};
+use support::{Client, GUARD, Nats, Server};
 
 type Metrics = BTreeMap<String, f64>;
 
@@ -128,20 +128,32 @@ fn idle_connections_and_subscriptions() {
 
 #[test]
 fn replay_rings_and_incomplete_messages() {
-    let arguments = ["--source", "sim", "--sim-tokens", "5", "--sim-rate", "200"];
-    let mut server = Server::serve(&arguments);
-    let before = wait_for(&mut server, "a report of each shard", has_reported);
-    let mut readers: Vec<Client> = (0..300).map(|_| Client::connect(&server)).collect();
-    for reader in &mut readers {
-        reader.send(&json!({"type": "subscribe", "channels": ["odin.token.>"]}));
-    }
-    for reader in &mut readers {
-        reader.next_answer();
-        reader.next_events(130);
-    }
+    // Of a broker, so that nothing is published while figures of two moments are compared.
+    let nats = Nats::start();
+    let mut server = Server::serve(&["--nats-url", &nats.url()]);
+    server.wait_ready(200);
+    let read = |server: &Server, count: usize, numbers: std::ops::Range<u64>| -> Vec<Client> {
+        let mut readers: Vec<Client> = (0..count).map(|_| Client::connect(server)).collect();
+        for reader in &mut readers {
+            reader.subscribe(&["odin.token.>"]);
+        }
+        let events = (numbers.end - numbers.start) as usize;
+        nats.publish_numbers("odin.token.BTC.trade", numbers);
+        for reader in &mut readers {
+            reader.next_events(events);
+        }
+        readers
+    };
+    // The first ones grow what is shared.
+    drop(read(&server, 16, 0..130));
+    let connections = |it: &Metrics| sum(it, "ws_connections_current");
+    let before = wait_for(&mut server, "the first ones gone", |it| {
+        sum(it, "ws_deliveries_total") >= 16.0 * 130.0 && connections(it) == 0.0
+    });
+    let _readers = read(&server, 600, 130..260);
     let full =
-        wait_for(&mut server, "full rings", |it| sum(it, "ws_deliveries_total") >= 300.0 * 130.0);
-    assert_within_a_tenth("300 connections with a full replay ring", &before, &full);
+        wait_for(&mut server, "full rings", |it| sum(it, "ws_deliveries_total") >= 616.0 * 130.0);
+    assert_within_a_tenth("600 connections with a full replay ring", &before, &full);
 
     let mut writers: Vec<TcpStream> = (0..300).map(|_| upgraded(&server)).collect();
     let unfinished = &frame(&"x".repeat(60_000))[..50_000];

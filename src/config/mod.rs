@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use crate::ingest::redacted_url;
 use crate::net::ListenSettings;
+use crate::protocol::command::BATCH_MS_MAX;
 use crate::protocol::message::ClientLimits;
 use crate::shard::Limits;
 pub use secret::Secret;
@@ -173,6 +174,7 @@ fn client_limits(values: &mut Values, kind: ServerKind) -> ClientLimits {
         replay_messages: values.number("WS_REPLAY_MESSAGES", 32, 100_000) as usize,
         queue_messages: values.number("WS_QUEUE_MESSAGES", 32, 1_000_000) as usize,
         queue_bytes: values.number("WS_QUEUE_BYTES", 1_024, 1 << 30) as usize,
+        batch_ms: values.number("WS_BATCH_MS", 0, u64::from(BATCH_MS_MAX)) as u16,
     }
 }
 

@@ -172,6 +172,13 @@ pub const SETTINGS: &[Setting] = &[
         Serve,
         "bytes of events that wait for a slow connection",
     ),
+    setting(
+        "WS_BATCH_MS",
+        "batch-ms",
+        "0",
+        Serve,
+        "milliseconds between two sends of events to a connection, 0 to 1000; 0 sends at once",
+    ),
     setting("WS_LOG_SECONDS", "log-seconds", "120", Serve, "age of a shard's recent log"),
     setting("WS_LOG_MESSAGES", "log-messages", "100000", Serve, "messages in a shard's recent log"),
     setting("WS_LOG_BYTES", "log-bytes", "52428800", Serve, "bytes in a shard's recent log"),

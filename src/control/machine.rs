@@ -33,7 +33,7 @@ pub enum UringError {
     )]
     Seccomp,
     /// Not in this kernel.
-    #[error("this kernel has no io_uring: Linux 5.8 or newer is needed")]
+    #[error("this kernel has no io_uring: Linux 5.13 or newer is needed")]
     Missing,
     /// Too little memory may be locked.
     #[error(

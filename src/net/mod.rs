@@ -3,12 +3,14 @@
 //!
 //! ```text
 //! listen   listening sockets, one per shard on the same address
-//! worker   one executor: accept loop, feed loop, timer tick, commands
-//! socket   one connection's task, and the shard's way to all sockets
+//! worker   one executor: sockets, feed, timer tick, commands
+//! sockets  the table of connections' sockets, and the shard's way to them
+//! ring     a private io_uring that tells which sockets are ready
 //! ```
 
 mod listen;
-mod socket;
+mod ring;
+mod sockets;
 mod worker;
 
 pub use listen::{ListenError, ListenSettings, listen};

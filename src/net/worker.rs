@@ -1,26 +1,43 @@
-//! One executor: it accepts, feeds, ticks and obeys, all on its own thread.
+//! One executor: it accepts, reads, feeds, ticks and obeys, all on its own thread.
 //!
-//! Bounds: [`FEED_BATCH`] items are taken from the queue at a time; the accept loop waits
-//! [`ACCEPT_PAUSE`] when descriptors run out; `sockets_max` sockets at once.
+//! Four tasks share a [`Worker`]: one waits for sockets, one for the feed, one for the clock, and
+//! the one that was spawned for the control thread. Each does a bounded piece of work and then
+//! gives way; while events are sent, which can take long, the sockets are seen to in between.
+//!
+//! Bounds: [`FEED_BATCH`] items are taken from the queue at a time, [`SENDS_PER_TURN`] connections
+//! sent to, [`EVENTS_PER_TURN`] sockets seen to; accepting waits [`ACCEPT_PAUSE`] when descriptors
+//! run out; `sockets_max` sockets at once.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::os::fd::{FromRawFd as _, IntoRawFd as _};
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use glommio::net::TcpListener;
 use glommio::spawn_local;
 use socket2::Socket;
 use tokio::sync::mpsc::Receiver;
 
-use super::socket::{Sockets, serve};
+use super::ring::Signal;
+use super::sockets::{Event, Sockets};
 use crate::feed::{FEED_CAPACITY, Feed, FeedReceiver};
-use crate::shard::{Census, ConnId, Now, Shard, ShardSettings, Stats};
+use crate::shard::{ConnId, Now, Shard, ShardSettings, Stats};
 
 /// Items taken from the feed at a time.
 const FEED_BATCH: usize = 256;
+
+/// Connections that are sent to before the sockets are looked at.
+const SENDS_PER_TURN: usize = 64;
+
+/// Sockets that are seen to before the executor has its turn.
+const EVENTS_PER_TURN: usize = 256;
+
+/// Connections accepted in a row before the others have their turn: about 1 ms of work.
+const ACCEPTS_PER_TURN: usize = 32;
+
+/// Reads of one connection before the others have their turn.
+const READS_PER_TURN: usize = 4;
 
 /// Bytes of the buffer that all reads of a shard go through.
 const SCRATCH_BYTES: usize = 65_536;
@@ -28,14 +45,11 @@ const SCRATCH_BYTES: usize = 65_536;
 /// Buffers of a shard that do not depend on its load: the scratch and the queue from the source.
 const FIXED_BYTES: usize = SCRATCH_BYTES + FEED_CAPACITY * (size_of::<Feed>() + size_of::<usize>());
 
-/// How long the accept loop waits when the process is out of descriptors.
+/// How long accepting waits when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How often deadlines are looked at: the resolution of the shard's timer wheel.
 const TICK: Duration = Duration::from_secs(1);
-
-/// Connections accepted in a row before the others have their turn: about 1 ms of work.
-const ACCEPTS_PER_TURN: u64 = 32;
 
 /// A timer that is due as soon as the executor looks at its timers; less could be due already.
 const TURN: Duration = Duration::from_micros(1);
@@ -70,116 +84,70 @@ pub struct WorkerSettings {
 
 /// What the tasks of an executor share.
 #[derive(Debug)]
-pub(super) struct Worker {
-    pub shard: RefCell<Shard>,
-    pub sockets: RefCell<Sockets>,
-    pub scratch: RefCell<Vec<u8>>,
+struct Worker {
+    shard: RefCell<Shard>,
+    sockets: RefCell<Sockets>,
+    scratch: RefCell<Vec<u8>>,
     started: Instant,
-    open_sockets: Cell<usize>,
-}
-
-impl Worker {
-    pub(super) fn now(&self) -> Now {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now {
-            monotonic_ms: self.started.elapsed().as_millis() as u64,
-            unix_ms: since_epoch.as_millis() as u64,
-        }
-    }
-
-    fn publish(&self, batch: &mut VecDeque<Feed>) {
-        let mut sockets = self.sockets.borrow_mut();
-        self.shard.borrow_mut().publish(batch, self.now(), &mut *sockets);
-    }
-
-    pub(super) fn accepted(&self) -> ConnId {
-        self.shard.borrow_mut().accept(self.now())
-    }
+    is_accept_failing: Cell<bool>,
+    /// Whether a task waits for the connections that are held back.
+    is_batching: Cell<bool>,
 }
 
 /// Runs a shard inside a glommio executor until it is told to shut down; returns what it did.
-pub async fn run(settings: WorkerSettings) -> Stats {
+///
+/// # Errors
+/// The kernel refuses what the sockets need.
+pub async fn run(settings: WorkerSettings) -> io::Result<Stats> {
     let WorkerSettings { shard, listener, feed, mut commands, sockets_max } = settings;
     let number = shard.shard;
-    let census = Arc::clone(&shard.census);
+    let (sockets, signal) = Sockets::new(listener, Arc::clone(&shard.census), sockets_max)?;
     let worker = Rc::new(Worker {
         shard: RefCell::new(Shard::new(shard, Now::default())),
-        sockets: RefCell::default(),
+        sockets: RefCell::new(sockets),
         scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
         started: Instant::now(),
-        open_sockets: Cell::new(0),
+        is_accept_failing: Cell::new(false),
+        is_batching: Cell::new(false),
     });
-    let listener = into_listener(listener);
-    let accepting = spawn_local(accept(Rc::clone(&worker), listener, census, sockets_max));
+    let serving = spawn_local(serve(Rc::clone(&worker), signal));
     let feeding = feed.map(|feed| spawn_local(consume(Rc::clone(&worker), feed)));
     let ticking = spawn_local(tick(Rc::clone(&worker)));
     // The queue closes only if the control thread is gone, which ends the shard all the same.
     let _command = commands.recv().await;
-    accepting.cancel().await;
-    worker.shard.borrow_mut().shut_down(worker.now(), &mut *worker.sockets.borrow_mut());
-    let deadline = Instant::now() + SHUT_DOWN_GRACE;
-    while worker.open_sockets.get() > 0 && Instant::now() < deadline {
-        glommio::timer::sleep(SHUT_DOWN_POLL).await;
-    }
-    worker.shard.borrow_mut().abort_all(&mut *worker.sockets.borrow_mut());
-    while worker.open_sockets.get() > 0 {
-        turn().await;
-    }
+    worker.shut_down().await;
     ticking.cancel().await;
+    serving.cancel().await;
     if let Some(feeding) = feeding {
         feeding.cancel().await;
     }
     let stats = worker.shard.borrow().stats();
     tracing::info!(shard = number, ?stats, "shard ended");
-    stats
+    Ok(stats)
 }
 
-/// Lets the executor look at its sockets and timers before the caller goes on.
+/// Lets the executor look at its rings and timers before the caller goes on.
 ///
 /// The executor does that when no task can run. `yield_if_needed` would do only if it preempted
 /// tasks by time, which it must not: see [`crate::control::machine`].
-pub(super) async fn turn() {
+async fn turn() {
     glommio::timer::sleep(TURN).await;
 }
 
-#[expect(unsafe_code, reason = "glommio takes a listener with options of ours only as a number")]
-fn into_listener(socket: Socket) -> TcpListener {
-    // SAFETY: the descriptor is an open, bound and listening TCP socket that nothing else owns:
-    // `into_raw_fd` has just given it up.
-    unsafe { TcpListener::from_raw_fd(socket.into_raw_fd()) }
-}
-
-async fn accept(worker: Rc<Worker>, listener: TcpListener, census: Arc<Census>, sockets_max: u64) {
-    let mut is_failing = false;
-    let mut accepted = 0_u64;
+/// Sees to the sockets whenever the ring says that something has happened.
+async fn serve(worker: Rc<Worker>, signal: Signal) {
     loop {
-        match listener.accept().await {
-            Ok(stream) => {
-                is_failing = false;
-                if !census.take_socket(sockets_max) {
-                    drop(stream);
-                    turn().await;
-                    continue;
-                }
-                worker.open_sockets.set(worker.open_sockets.get() + 1);
-                let (worker, census) = (Rc::clone(&worker), Arc::clone(&census));
-                spawn_local(async move {
-                    serve(Rc::clone(&worker), stream).await;
-                    census.release_socket();
-                    worker.open_sockets.set(worker.open_sockets.get() - 1);
-                })
-                .detach();
-                accepted += 1;
-                if accepted.is_multiple_of(ACCEPTS_PER_TURN) {
-                    turn().await;
-                }
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut is_failing, true) {
-                    tracing::warn!(%error, "cannot accept connections, trying again");
-                }
-                glommio::timer::sleep(ACCEPT_PAUSE).await;
-            }
+        while worker.serve_sockets() {
+            turn().await;
+        }
+        if worker.is_accept_failing.replace(false) {
+            glommio::timer::sleep(ACCEPT_PAUSE).await;
+            worker.sockets.borrow_mut().accept_later();
+            continue;
+        }
+        if let Err(error) = signal.wait().await {
+            tracing::error!(%error, "cannot wait for sockets, trying again");
+            glommio::timer::sleep(ACCEPT_PAUSE).await;
         }
     }
 }
@@ -190,11 +158,31 @@ async fn consume(worker: Rc<Worker>, feed: FeedReceiver) {
         feed.drain(&mut batch, FEED_BATCH);
         while !batch.is_empty() {
             worker.publish(&mut batch);
+            send_batches(&worker);
             if !batch.is_empty() || !feed.is_empty() {
                 turn().await;
             }
         }
     }
+}
+
+/// Sees to it that connections are sent to that may not be yet.
+fn send_batches(worker: &Rc<Worker>) {
+    if worker.shard.borrow().next_batch_ms().is_none() || worker.is_batching.replace(true) {
+        return;
+    }
+    let worker = Rc::clone(worker);
+    spawn_local(async move {
+        loop {
+            let Some(due_ms) = worker.shard.borrow().next_batch_ms() else { break };
+            let wait_ms = due_ms.saturating_sub(worker.now().monotonic_ms);
+            glommio::timer::sleep(Duration::from_millis(wait_ms).max(TURN)).await;
+            worker.shard.borrow_mut().release_batches(worker.now());
+            worker.flush();
+        }
+        worker.is_batching.set(false);
+    })
+    .detach();
 }
 
 async fn tick(worker: Rc<Worker>) {
@@ -207,8 +195,126 @@ async fn tick(worker: Rc<Worker>) {
         for (id, kernel_bytes) in blocked {
             shard.check_budget(id, kernel_bytes, worker.now(), &mut *sockets);
         }
-        let io_bytes = sockets.memory_bytes(worker.open_sockets.get());
-        shard.note_io(io_bytes, FIXED_BYTES, kernel_send_bytes);
+        shard.note_io(sockets.memory_bytes(), FIXED_BYTES, kernel_send_bytes);
         shard.tick(worker.now(), &mut *sockets);
+    }
+}
+
+impl Worker {
+    fn now(&self) -> Now {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now {
+            monotonic_ms: self.started.elapsed().as_millis() as u64,
+            unix_ms: since_epoch.as_millis() as u64,
+        }
+    }
+
+    /// Publishes what it can of `batch`, and sends what that causes; the sockets are seen to in
+    /// between.
+    fn publish(&self, batch: &mut VecDeque<Feed>) {
+        self.shard.borrow_mut().publish(batch, self.now(), &mut *self.sockets.borrow_mut());
+        self.flush();
+    }
+
+    fn flush(&self) {
+        while self.flush_some() {
+            // What is left over is done by the task that waits for the sockets.
+            self.serve_sockets();
+        }
+    }
+
+    fn flush_some(&self) -> bool {
+        let mut shard = self.shard.borrow_mut();
+        shard.flush_some(SENDS_PER_TURN, self.now(), &mut *self.sockets.borrow_mut())
+    }
+
+    /// Sees to sockets that are ready; whether more are.
+    fn serve_sockets(&self) -> bool {
+        if let Err(error) = self.sockets.borrow_mut().look() {
+            tracing::error!(%error, "cannot look for sockets that are ready");
+        }
+        let now = self.now();
+        for _ in 0..EVENTS_PER_TURN {
+            let Some(event) = self.sockets.borrow_mut().next_event() else { return false };
+            match event {
+                Event::Accept => {
+                    if !self.accept(now) {
+                        return true;
+                    }
+                }
+                Event::Read(id) => self.read(id, now),
+                Event::Write(id) => self.write(id),
+            }
+        }
+        true
+    }
+
+    /// Accepts what the kernel has; whether that was all.
+    fn accept(&self, now: Now) -> bool {
+        let mut sockets = self.sockets.borrow_mut();
+        for _ in 0..ACCEPTS_PER_TURN {
+            match sockets.accept() {
+                Ok(Some(socket)) => {
+                    let id = self.shard.borrow_mut().accept(now);
+                    sockets.add(id, socket);
+                }
+                Ok(None) => return true,
+                Err(error) => {
+                    if !self.is_accept_failing.replace(true) {
+                        tracing::warn!(%error, "cannot accept connections, trying again");
+                    }
+                    return true;
+                }
+            }
+        }
+        sockets.accept_later();
+        false
+    }
+
+    fn read(&self, id: ConnId, now: Now) {
+        let mut shard = self.shard.borrow_mut();
+        let mut sockets = self.sockets.borrow_mut();
+        let mut scratch = self.scratch.borrow_mut();
+        for _ in 0..READS_PER_TURN {
+            if !shard.wants_read(id) {
+                return sockets.pause(id);
+            }
+            match sockets.read(id, &mut scratch) {
+                Ok(count) if count > 0 => {
+                    shard.receive(id, &mut scratch[..count], now, &mut *sockets);
+                    // What comes later is told anew, but an end that came before is not.
+                    if count < scratch.len() && !sockets.has_ended(id) {
+                        return;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => {
+                    shard.lost(id);
+                    return sockets.remove(id);
+                }
+            }
+        }
+        sockets.read_later(id);
+    }
+
+    fn write(&self, id: ConnId) {
+        let mut shard = self.shard.borrow_mut();
+        let mut sockets = self.sockets.borrow_mut();
+        shard.writable(id, &mut *sockets);
+        if shard.wants_read(id) {
+            sockets.resume(id);
+        }
+    }
+
+    /// Listens no more, closes every connection, and waits until they are closed.
+    async fn shut_down(&self) {
+        self.sockets.borrow_mut().stop_listening();
+        self.shard.borrow_mut().shut_down(self.now(), &mut *self.sockets.borrow_mut());
+        let deadline = Instant::now() + SHUT_DOWN_GRACE;
+        while self.sockets.borrow().open() > 0 && Instant::now() < deadline {
+            glommio::timer::sleep(SHUT_DOWN_POLL).await;
+        }
+        self.shard.borrow_mut().abort_all(&mut *self.sockets.borrow_mut());
     }
 }

@@ -7,6 +7,9 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+/// The longest that events of a connection may be held back, in milliseconds.
+pub const BATCH_MS_MAX: u16 = 1_000;
+
 /// The longest `id` of a command, in bytes.
 const ID_BYTES_MAX: usize = 64;
 
@@ -42,6 +45,11 @@ pub enum Command {
         /// The last `seq` wanted.
         to_seq: u64,
     },
+    /// Send events at most once in so many milliseconds.
+    Batch {
+        /// 0 to send at once, up to [`BATCH_MS_MAX`].
+        ms: u16,
+    },
     /// Answer with the server's time.
     Heartbeat {
         /// The client's time, returned as it is.
@@ -64,7 +72,7 @@ pub enum CommandError {
     Invalid(String),
     /// A `type` that does not exist.
     #[error(
-        "there is no command {0:?}; there are subscribe, unsubscribe, replay, heartbeat, \
+        "there is no command {0:?}; there are subscribe, unsubscribe, replay, batch, heartbeat, \
          subscriptions and connection:status"
     )]
     UnknownType(String),
@@ -84,6 +92,8 @@ struct Envelope<'a> {
     from_seq: Option<u64>,
     #[serde(default)]
     to_seq: Option<u64>,
+    #[serde(default)]
+    ms: Option<u64>,
     #[serde(default)]
     ts: Option<i64>,
 }
@@ -145,6 +155,13 @@ fn command_of(envelope: Envelope<'_>) -> Result<Command, CommandError> {
             from_seq: envelope.from_seq.ok_or_else(|| missing("from_seq"))?,
             to_seq: envelope.to_seq.ok_or_else(|| missing("to_seq"))?,
         },
+        "batch" => match envelope.ms.map(u16::try_from) {
+            Some(Ok(ms)) if ms <= BATCH_MS_MAX => Command::Batch { ms },
+            _ => {
+                let problem = format!("ms is missing or not from 0 to {BATCH_MS_MAX}");
+                return Err(CommandError::Invalid(problem));
+            }
+        },
         "heartbeat" => Command::Heartbeat { ts: envelope.ts },
         "subscriptions" => Command::Subscriptions,
         "connection:status" => Command::Status,
@@ -172,6 +189,8 @@ mod tests {
                 r#"{"type":"replay","from_seq":1,"to_seq":9}"#,
                 Command::Replay { from_seq: 1, to_seq: 9 },
             ),
+            (r#"{"type":"batch","ms":0}"#, Command::Batch { ms: 0 }),
+            (r#"{"type":"batch","ms":1000}"#, Command::Batch { ms: 1_000 }),
             (r#"{"type":"heartbeat"}"#, Command::Heartbeat { ts: None }),
             (r#"{"type":"heartbeat","ts":-5}"#, Command::Heartbeat { ts: Some(-5) }),
             (r#"{"type":"subscriptions"}"#, Command::Subscriptions),
@@ -211,6 +230,11 @@ mod tests {
             r#"{"type":"subscribe","channels":["a"],"snapshot":"yes"}"#,
             r#"{"type":"replay","from_seq":1}"#,
             r#"{"type":"replay","from_seq":-1,"to_seq":2}"#,
+            r#"{"type":"batch"}"#,
+            r#"{"type":"batch","ms":1001}"#,
+            r#"{"type":"batch","ms":65537}"#,
+            r#"{"type":"batch","ms":-1}"#,
+            r#"{"type":"batch","ms":0.5}"#,
             r#"{"type":"heartbeat","ts":"now"}"#,
             r#"{"type":"heartbeat","id":[]}"#,
         ];

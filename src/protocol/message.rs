@@ -54,6 +54,9 @@ pub enum ServerMessage<'a> {
     /// The answer to `replay`; the events follow.
     #[serde(rename = "replay")]
     Replay(Replay),
+    /// The answer to `batch`.
+    #[serde(rename = "batch")]
+    Batch(Batch),
     /// The answer to `heartbeat`.
     #[serde(rename = "heartbeat")]
     Heartbeat(Heartbeat),
@@ -95,6 +98,7 @@ pub struct ClientLimits {
     pub replay_messages: usize,
     pub queue_messages: usize,
     pub queue_bytes: usize,
+    pub batch_ms: u16,
 }
 
 #[derive(Debug, Serialize)]
@@ -157,6 +161,14 @@ pub struct Replay {
     pub from_seq: u64,
     pub to_seq: u64,
     pub count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<CommandId>,
+}
+
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
+pub struct Batch {
+    pub ms: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<CommandId>,
 }

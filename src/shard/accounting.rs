@@ -7,7 +7,7 @@
 //! for are cut to what the budget leaves; whoever is over it all the same is closed.
 
 use super::census::ShardReport;
-use super::connection::{ConnId, Connection};
+use super::connection::ConnId;
 use super::engine::Shard;
 use super::memory::ShardMemory;
 use super::recent::LoggedEvent;
@@ -26,9 +26,12 @@ impl Shard {
 
     /// What the shard holds. Cost: one look at each table.
     pub fn memory(&self) -> ShardMemory {
-        let table = self.connections.capacity() * size_of::<Option<Connection>>();
         ShardMemory {
-            connections: allocation_bytes(table) + self.timers.memory_bytes(),
+            connections: self.connections.memory_bytes()
+                + self.timers.memory_bytes()
+                + self.batches.memory_bytes()
+                + allocation_bytes(self.touched.capacity() * size_of::<u32>())
+                + allocation_bytes(self.matched.capacity() * size_of::<u32>()),
             subscriptions: self.index.memory_bytes(),
             log: self.log.memory_bytes()
                 + self.newest.memory_bytes()
@@ -69,7 +72,7 @@ impl Shard {
     }
 
     fn budget_used(&self, id: ConnId) -> usize {
-        let connection = self.connections.get(id.index as usize).filter(|it| it.id == id);
+        let connection = self.connections.get(id);
         connection.map_or(0, |connection| {
             connection.budgeted_bytes() + self.index.memory_bytes_of(id.index)
         })
@@ -77,7 +80,7 @@ impl Shard {
 
     /// Charges what a connection has grown since the last time, or releases what it freed.
     pub(super) fn settle(&mut self, index: u32) {
-        let connection = &mut self.connections[index as usize];
+        let connection = &mut self.connections[index];
         let memory = connection.memory();
         let before = std::mem::replace(&mut connection.charged, memory);
         self.charged.settle(before, memory);

@@ -16,8 +16,8 @@ use crate::channel::{ChannelError, Pattern};
 use crate::protocol::close::CloseReason;
 use crate::protocol::command::{self, Command, CommandError, CommandId};
 use crate::protocol::message::{
-    Error, ErrorCode, ErrorDetail, Heartbeat, Rejection, Replay, ServerMessage, SnapshotSummary,
-    Status, Subscribed, Subscriptions, Unsubscribed,
+    Batch, Error, ErrorCode, ErrorDetail, Heartbeat, Rejection, Replay, ServerMessage,
+    SnapshotSummary, Status, Subscribed, Subscriptions, Unsubscribed,
 };
 
 impl Shard {
@@ -47,6 +47,12 @@ impl Shard {
             Ok(Command::Unsubscribe { channels }) => self.unsubscribe(id, &channels, command_id),
             Ok(Command::Replay { from_seq, to_seq }) => {
                 self.replay(id, from_seq, to_seq, command_id);
+            }
+            Ok(Command::Batch { ms }) => {
+                if let Some(connection) = self.find(id) {
+                    connection.batch_ms = ms;
+                }
+                self.answer(id, &ServerMessage::Batch(Batch { ms, id: command_id }));
             }
             Ok(Command::Heartbeat { ts }) => {
                 let heartbeat = Heartbeat { server_time: now.unix_ms, ts, id: command_id };

@@ -1,6 +1,7 @@
 //! The state of one connection, as small as an idle one can be: what is needed only while
 //! something is incomplete or waits lives behind an option.
 
+use super::Now;
 use super::limits::STATE_BYTES;
 use super::memory::ConnectionMemory;
 use super::outbox::Outbox;
@@ -20,7 +21,7 @@ pub struct ConnId {
 
 /// Where a connection is in its life.
 #[derive(Debug)]
-pub(super) enum State {
+pub enum State {
     /// Waiting for a complete request head, of which this is what came so far.
     Handshake { head: Vec<u8> },
     /// Upgraded.
@@ -33,7 +34,7 @@ pub(super) enum State {
 }
 
 #[derive(Debug)]
-pub(super) struct Connection {
+pub struct Connection {
     pub id: ConnId,
     pub state: State,
     /// The running number in the connection's public name.
@@ -50,9 +51,13 @@ pub(super) struct Connection {
     pub pending: u32,
     /// The last event that was considered for this connection, so that none is sent twice.
     pub last_event: u64,
-    /// Whether the shard's list of connections to flush has this one.
+    /// Whether this one is among the connections to flush, now or when it is due.
     pub is_touched: bool,
     pub is_blocked: bool,
+    /// The least time between two sends of events.
+    pub batch_ms: u16,
+    /// The last such send, in milliseconds of the monotonic clock, wrapping.
+    pub sent_ms: u32,
     pub drops_in_row: u8,
     pub command_excess: u16,
     pub rate: CommandRate,
@@ -83,6 +88,8 @@ impl Connection {
             last_event: 0,
             is_touched: false,
             is_blocked: false,
+            batch_ms: 0,
+            sent_ms: 0,
             drops_in_row: 0,
             command_excess: 0,
             rate: CommandRate::default(),
@@ -114,6 +121,13 @@ impl Connection {
     pub(super) fn budgeted_bytes(&self) -> usize {
         let held = self.outbox.as_ref().map_or(0, |outbox| outbox.held_bytes());
         size_of::<Self>() + self.memory().total() + held
+    }
+
+    /// When the next events may be sent; `None` if they may be at once.
+    pub(super) fn due_ms(&self, now: Now) -> Option<u64> {
+        let since_ms = (now.monotonic_ms as u32).wrapping_sub(self.sent_ms);
+        let wait_ms = u32::from(self.batch_ms).checked_sub(since_ms).filter(|wait| *wait > 0)?;
+        Some(now.monotonic_ms + u64::from(wait_ms))
     }
 
     pub(super) fn is_open(&self) -> bool {

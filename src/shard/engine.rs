@@ -5,11 +5,11 @@
 //! descriptors that the caller accepts.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use slab::Slab;
-
+use super::batches::Batches;
 use super::census::{Census, Stats};
 use super::connection::{ConnId, Connection, State};
 use super::flush::text_frame;
@@ -17,6 +17,7 @@ use super::limits::{ANSWER_BYTES_PAUSE, Limits};
 use super::memory::{ConnectionMemory, ShardMemory};
 use super::recent::{NewestEvents, RecentLog};
 use super::subscriptions::SubscriptionIndex;
+use super::table::ConnectionTable;
 use super::timers::TimerWheel;
 use super::transmit::Heads;
 use super::{Now, Wire};
@@ -62,14 +63,16 @@ pub struct ShardSettings {
 #[derive(Debug)]
 pub struct Shard {
     pub(super) settings: ShardSettings,
-    pub(super) connections: Slab<Connection>,
+    pub(super) connections: ConnectionTable,
     pub(super) index: SubscriptionIndex,
     pub(super) log: RecentLog,
     pub(super) newest: NewestEvents,
     pub(super) epoch: Option<Epoch>,
     pub(super) source: SourceStatus,
     /// Connections with something to send at the end of the turn.
-    pub(super) touched: Vec<u32>,
+    pub(super) touched: VecDeque<u32>,
+    /// Connections with events that have to wait.
+    pub(super) batches: Batches,
     /// Scratch: the subscribers of one event.
     pub(super) matched: Vec<u32>,
     /// Connections whose queue refused too much.
@@ -92,13 +95,14 @@ impl Shard {
     pub fn new(settings: ShardSettings, now: Now) -> Self {
         Self {
             settings,
-            connections: Slab::new(),
+            connections: ConnectionTable::default(),
             index: SubscriptionIndex::default(),
             log: RecentLog::default(),
             newest: NewestEvents::default(),
             epoch: None,
             source: SourceStatus::Connecting,
-            touched: Vec::new(),
+            touched: VecDeque::new(),
+            batches: Batches::default(),
             matched: Vec::new(),
             slow: Vec::new(),
             heads: Heads::default(),
@@ -116,16 +120,17 @@ impl Shard {
     pub fn accept(&mut self, now: Now) -> ConnId {
         self.generation = self.generation.wrapping_add(1);
         self.stats.accepted += 1;
-        let entry = self.connections.vacant_entry();
-        let id = ConnId { index: entry.key() as u32, generation: self.generation };
+        let id = ConnId { index: self.connections.next_index(), generation: self.generation };
         let deadline_ms = now.monotonic_ms + self.settings.limits.handshake_timeout_ms;
-        entry.insert(Connection::new(id, self.stats.accepted, now.monotonic_ms, deadline_ms));
+        let number = self.stats.accepted;
+        self.connections.insert(Connection::new(id, number, now.monotonic_ms, deadline_ms));
         self.schedule(id, deadline_ms);
         id
     }
 
     /// Bytes came from a connection. They are unmasked in place.
     pub fn receive(&mut self, id: ConnId, bytes: &mut [u8], now: Now, wire: &mut impl Wire) {
+        self.flush_pending(id, wire);
         let Some(connection) = self.find(id) else { return };
         connection.last_received_ms = now.monotonic_ms;
         match &connection.state {
@@ -146,14 +151,14 @@ impl Shard {
 
     /// Whether the connection still exists.
     pub fn is_alive(&self, id: ConnId) -> bool {
-        self.connections.get(id.index as usize).is_some_and(|connection| connection.id == id)
+        self.connections.get(id).is_some()
     }
 
     /// Whether the connection may be read: not while the answers to what it asked wait for it.
     pub fn wants_read(&self, id: ConnId) -> bool {
-        self.connections.get(id.index as usize).is_some_and(|connection| {
+        self.connections.get(id).is_some_and(|connection| {
             let waiting = connection.outbox.as_ref().map_or(0, |outbox| outbox.answer_bytes());
-            connection.id == id && waiting < ANSWER_BYTES_PAUSE
+            waiting < ANSWER_BYTES_PAUSE
         })
     }
 
@@ -171,9 +176,9 @@ impl Shard {
 
     /// Closes what is open, with 1001, and ends what is not upgraded yet. The caller listens no more.
     pub fn shut_down(&mut self, now: Now, wire: &mut impl Wire) {
-        let ids: Vec<ConnId> =
-            self.connections.iter().map(|(_, connection)| connection.id).collect();
+        let ids: Vec<ConnId> = self.connections.iter().map(|connection| connection.id).collect();
         for id in ids {
+            self.flush_pending(id, wire);
             match self.find(id).map(|connection| &connection.state) {
                 Some(State::Open) => {
                     self.close(id, CloseReason::ShuttingDown, now);
@@ -187,8 +192,7 @@ impl Shard {
 
     /// Ends what is left at once.
     pub fn abort_all(&mut self, wire: &mut impl Wire) {
-        let ids: Vec<ConnId> =
-            self.connections.iter().map(|(_, connection)| connection.id).collect();
+        let ids: Vec<ConnId> = self.connections.iter().map(|connection| connection.id).collect();
         for id in ids {
             self.abort(id, wire);
         }
@@ -205,14 +209,16 @@ impl Shard {
     }
 
     pub(super) fn find(&mut self, id: ConnId) -> Option<&mut Connection> {
-        self.connections.get_mut(id.index as usize).filter(|connection| connection.id == id)
+        self.connections.find(id)
     }
 
     /// The handshake is over: the connection counts as open.
     pub(super) fn open(&mut self, id: ConnId, now: Now) {
         let interval_ms = self.settings.limits.heartbeat_interval_ms;
+        let batch_ms = self.settings.limits.client.batch_ms;
         if let Some(connection) = self.find(id) {
             connection.state = State::Open;
+            connection.batch_ms = batch_ms;
             self.stats.upgraded += 1;
             self.settings.census.add(self.settings.shard);
             self.schedule(id, now.monotonic_ms + interval_ms);
@@ -368,6 +374,7 @@ impl Shard {
             (limits.heartbeat_interval_ms, limits.idle_timeout_ms)
         };
         let now_ms = now.monotonic_ms;
+        self.flush_pending(id, wire);
         let Some(connection) = self.find(id) else { return };
         if now_ms < connection.timer_ms {
             return;
@@ -421,8 +428,7 @@ impl Shard {
 
     fn forget(&mut self, id: ConnId) {
         self.leave(id);
-        if self.is_alive(id) {
-            let connection = self.connections.remove(id.index as usize);
+        if let Some(connection) = self.connections.remove(id) {
             self.charged.settle(connection.charged, ConnectionMemory::default());
         }
     }

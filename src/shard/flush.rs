@@ -3,12 +3,12 @@
 use std::io::ErrorKind;
 use std::rc::Rc;
 
-use super::Wire;
 use super::connection::{ConnId, State};
 use super::engine::Shard;
 use super::limits::{ANSWER_BYTES_PAUSE, FRAMES_PER_SEND};
 use super::outbox::Outbox;
 use super::transmit::{Frame, event_frame_bytes};
+use super::{Now, Wire};
 use crate::protocol::frame::{self, Opcode};
 use crate::protocol::message::ServerMessage;
 
@@ -18,58 +18,56 @@ pub(super) fn text_frame(message: &ServerMessage<'_>) -> Vec<u8> {
 }
 
 impl Shard {
-    /// Copies the first bytes that wait for a blocked connection into `into`, for a write that
-    /// registers for readiness; returns how many. [`Self::wrote`] takes note of what was taken.
-    pub fn copy_unsent(&mut self, id: ConnId, into: &mut [u8]) -> usize {
-        let Some(connection) = self.connections.get(id.index as usize).filter(|it| it.id == id)
-        else {
-            return 0;
-        };
-        let Some(outbox) = &connection.outbox else { return 0 };
-        self.heads.gather(outbox.frames(), outbox.front_sent(), |slices, _| {
-            let mut filled = 0;
-            for slice in slices {
-                let count = slice.len().min(into.len() - filled);
-                into[filled..filled + count].copy_from_slice(&slice[..count]);
-                filled += count;
-            }
-            filled
-        })
-    }
-
-    /// A blocked connection took `bytes`; whether more waits for it.
-    pub fn wrote(&mut self, id: ConnId, bytes: usize, wire: &mut impl Wire) -> bool {
-        let Some(connection) = self.find(id) else { return false };
-        connection.is_blocked = false;
-        if let Some(outbox) = &mut connection.outbox {
-            outbox.advance(bytes);
-            if outbox.is_empty() {
-                connection.outbox = None;
-            }
-        }
-        self.flush(id, wire);
-        self.find(id).is_some_and(|connection| connection.is_blocked)
-    }
-
-    pub(super) fn touch(&mut self, index: u32) {
-        if let Some(connection) = self.connections.get_mut(index as usize)
-            && !connection.is_touched
-        {
-            connection.is_touched = true;
-            self.touched.push(index);
+    /// The socket of a blocked connection takes bytes again.
+    pub fn writable(&mut self, id: ConnId, wire: &mut impl Wire) {
+        if let Some(connection) = self.find(id) {
+            connection.is_blocked = false;
+            self.flush(id, wire);
         }
     }
 
-    pub(super) fn flush_touched(&mut self, wire: &mut impl Wire) {
-        let mut touched = std::mem::take(&mut self.touched);
-        for index in touched.drain(..) {
-            if let Some(connection) = self.connections.get_mut(index as usize) {
+    /// Sends what waits for up to `max` of the connections that the last events touched, the
+    /// first touched first; whether more are left.
+    pub fn flush_some(&mut self, max: usize, now: Now, wire: &mut impl Wire) -> bool {
+        for _ in 0..max {
+            let Some(index) = self.touched.pop_front() else { break };
+            if let Some(connection) = self.connections.at(index) {
                 connection.is_touched = false;
+                connection.sent_ms = now.monotonic_ms as u32;
                 let id = connection.id;
                 self.flush(id, wire);
             }
         }
-        self.touched = touched;
+        // Moving what a socket did not take into its outbox may have found that full.
+        self.close_slow(now);
+        !self.touched.is_empty()
+    }
+
+    /// When connections that were held back may be sent to; `None` if there are none.
+    pub fn next_batch_ms(&self) -> Option<u64> {
+        self.batches.next_ms()
+    }
+
+    /// Has [`Self::flush_some`] send to the connections that are due.
+    pub fn release_batches(&mut self, now: Now) {
+        self.batches.take_due(now.monotonic_ms, &mut self.touched);
+    }
+
+    pub(super) fn touch(&mut self, index: u32) {
+        if let Some(connection) = self.connections.at(index)
+            && !connection.is_touched
+        {
+            connection.is_touched = true;
+            self.touched.push_back(index);
+        }
+    }
+
+    /// Sends the events that wait for their turn before something else is said, so that they do
+    /// not have to go through the queue.
+    pub(super) fn flush_pending(&mut self, id: ConnId, wire: &mut impl Wire) {
+        if self.find(id).is_some_and(|connection| connection.pending > 0) {
+            self.flush(id, wire);
+        }
     }
 
     /// Flushes early when a turn's answers have grown long, and gives up on a client that asks
@@ -97,8 +95,8 @@ impl Shard {
 
     fn send_waiting(&mut self, id: ConnId, wire: &mut impl Wire) {
         loop {
-            let Some(connection) = self.connections.get_mut(id.index as usize) else { return };
-            if connection.id != id || connection.is_blocked {
+            let Some(connection) = self.connections.find(id) else { return };
+            if connection.is_blocked {
                 return;
             }
             let mut offered = 0;
@@ -138,8 +136,7 @@ impl Shard {
                 connection.outbox = None;
             }
         } else if sent == offered {
-            debug_assert!(connection.pending as usize <= FRAMES_PER_SEND);
-            connection.pending = 0;
+            connection.pending = connection.pending.saturating_sub(FRAMES_PER_SEND as u32);
             connection.drops_in_row = 0;
         } else {
             self.queue_pending(id.index, sent);
@@ -169,9 +166,9 @@ impl Shard {
 
     /// Moves the pending events, of which `sent` bytes are on the wire, into the outbox.
     fn queue_pending(&mut self, index: u32, mut sent: usize) -> &mut Outbox {
-        let pending = std::mem::take(&mut self.connections[index as usize].pending);
+        let pending = std::mem::take(&mut self.connections[index].pending);
         for newest in (1..=pending).rev() {
-            let replay = &self.connections[index as usize].replay;
+            let replay = &self.connections[index].replay;
             let Some((seq, event)) = replay.newest(newest as usize).next() else { break };
             let bytes = event_frame_bytes(seq, event.event().tail().len());
             if sent >= bytes {
@@ -181,10 +178,10 @@ impl Shard {
             let event = Rc::clone(event);
             self.queue_live(index, seq, &event);
             // The first to move finds room always: only it can be partly sent.
-            if let Some(outbox) = &mut self.connections[index as usize].outbox {
+            if let Some(outbox) = &mut self.connections[index].outbox {
                 outbox.advance(std::mem::take(&mut sent));
             }
         }
-        self.connections[index as usize].outbox.get_or_insert_default()
+        self.connections[index].outbox.get_or_insert_default()
     }
 }

@@ -8,8 +8,10 @@
 //! admission      the request head of a connection that came
 //! commands       what a client's command does
 //! publish        what an event does: log, match, number, send once per connection
+//! batches        connections that wait until they may be sent to again
 //! flush          queued frames to the wire, one vectored send per connection
 //! connection     the state of one connection
+//! table          all connections of the shard
 //! outbox         what a connection could not take yet, bounded
 //! replay         the last events of one connection, by seq
 //! subscriptions  channel -> connections, exact and wildcard
@@ -22,6 +24,7 @@
 
 mod accounting;
 mod admission;
+mod batches;
 mod census;
 mod commands;
 mod connection;
@@ -35,6 +38,7 @@ mod rate;
 mod recent;
 mod replay;
 mod subscriptions;
+mod table;
 mod timers;
 mod transmit;
 
@@ -67,8 +71,7 @@ pub trait Wire {
     /// `WouldBlock` if it takes none now; anything else means that the connection is lost.
     fn send(&mut self, id: ConnId, slices: &[IoSlice<'_>]) -> io::Result<usize>;
 
-    /// A send would have blocked: [`Shard::copy_unsent`] and [`Shard::wrote`] go on when the
-    /// socket is writable.
+    /// A send would have blocked: [`Shard::writable`] goes on when the socket takes bytes again.
     fn blocked(&mut self, id: ConnId);
 
     /// Everything is sent: shut down the writing side.

@@ -20,8 +20,8 @@ use crate::protocol::close::CloseReason;
 use crate::protocol::message::{Resync, ServerMessage, SourceState};
 
 impl Shard {
-    /// Takes items from the front of `feed` until it is empty or a turn's work is done, and
-    /// sends what they cause.
+    /// Takes items from the front of `feed` until it is empty or a turn's work is done. What they
+    /// cause is sent by [`Self::flush_some`].
     pub fn publish(&mut self, feed: &mut VecDeque<Feed>, now: Now, wire: &mut impl Wire) {
         let before = self.stats.deliveries;
         while let Some(item) = feed.pop_front() {
@@ -34,10 +34,7 @@ impl Shard {
                 break;
             }
         }
-        self.flush_touched(wire);
-        // Moving what a socket did not take into its outbox may have found that full, too.
         self.close_slow(now);
-        self.flush_touched(wire);
     }
 
     fn publish_event(&mut self, event: Arc<Event>, now: Now, wire: &mut impl Wire) {
@@ -52,14 +49,14 @@ impl Shard {
             matched.extend(subscribers.iter().map(|subscriber| subscriber.connection));
         });
         for index in matched.drain(..) {
-            self.deliver(index, &event, wire);
+            self.deliver(index, &event, now, wire);
         }
         self.matched = matched;
         self.close_slow(now);
     }
 
-    fn deliver(&mut self, index: u32, event: &Rc<LoggedEvent>, wire: &mut impl Wire) {
-        let Some(connection) = self.connections.get_mut(index as usize) else { return };
+    fn deliver(&mut self, index: u32, event: &Rc<LoggedEvent>, now: Now, wire: &mut impl Wire) {
+        let Some(connection) = self.connections.at(index) else { return };
         if connection.last_event == self.events_seen {
             return;
         }
@@ -72,19 +69,22 @@ impl Shard {
             return;
         }
         connection.pending += 1;
-        if !connection.is_touched {
-            connection.is_touched = true;
-            self.touched.push(index);
+        let (id, pending) = (connection.id, connection.pending as usize);
+        if !std::mem::replace(&mut connection.is_touched, true) {
+            match connection.due_ms(now) {
+                Some(due_ms) => self.batches.insert(index, due_ms),
+                None => self.touched.push_back(index),
+            }
         }
-        if connection.pending as usize >= FRAMES_PER_SEND {
-            let id = connection.id;
+        // The ring, which is the queue here, forgets what is beyond it.
+        if pending >= limits.replay_messages.max(FRAMES_PER_SEND) {
             self.flush(id, wire);
         }
     }
 
     /// Queues an event for a connection that is blocked, or counts a drop.
     pub(super) fn queue_live(&mut self, index: u32, seq: u64, event: &Rc<LoggedEvent>) {
-        let connection = &mut self.connections[index as usize];
+        let connection = &mut self.connections[index];
         let outbox = connection.outbox.get_or_insert_default();
         if outbox.offer_live(seq, event, &self.settings.limits.client).is_ok() {
             connection.drops_in_row = 0;
@@ -99,7 +99,7 @@ impl Shard {
     }
 
     /// Closes the clients whose queue refused too many events in a row.
-    fn close_slow(&mut self, now: Now) {
+    pub(super) fn close_slow(&mut self, now: Now) {
         while let Some(id) = self.slow.pop() {
             let Some(connection) = self.find(id).filter(|connection| connection.is_open()) else {
                 continue;
@@ -148,15 +148,14 @@ impl Shard {
     }
 
     fn tell_everyone(&mut self, frame: &[u8], wire: &mut impl Wire) {
-        // What came before is sent before, so that no event waits behind the answer's queue.
-        self.flush_touched(wire);
         let open: Vec<ConnId> = self
             .connections
             .iter()
-            .filter(|(_, connection)| matches!(connection.state, State::Open))
-            .map(|(_, connection)| connection.id)
+            .filter(|connection| matches!(connection.state, State::Open))
+            .map(|connection| connection.id)
             .collect();
         for id in open {
+            self.flush_pending(id, wire);
             self.queue(id, frame.to_vec());
             self.touch(id.index);
         }

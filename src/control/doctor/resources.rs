@@ -8,7 +8,7 @@ use super::{Context, Role};
 use crate::control::machine::UringError;
 
 /// The oldest kernel.
-const KERNEL_MIN: (u64, u64) = (5, 8);
+const KERNEL_MIN: (u64, u64) = (5, 13);
 
 /// The process without connections, bytes.
 const PROCESS_BYTES: u64 = 64 << 20;
@@ -61,7 +61,7 @@ pub fn io_uring(outcome: &Result<(), UringError>) -> Check {
             "docker run --security-opt seccomp=unconfined ...",
             "a seccomp profile that allows io_uring_setup, io_uring_enter and io_uring_register",
         ),
-        UringError::Missing => ("missing", "", "a kernel of 5.8 or newer"),
+        UringError::Missing => ("missing", "", "a kernel of 5.13 or newer"),
         UringError::Memlock => ("too little memory may be locked", "ulimit -l 65536", "ulimits/"),
         UringError::Descriptors => ("too few descriptors", "ulimit -n 200000", "ulimits/"),
         UringError::Other(_) => ("does not work", "", ""),

@@ -68,7 +68,7 @@ fn a_client_that_asks_and_does_not_read_stops_being_read() {
     }
     world.wire.blocked.clear();
     world.wire.room.insert(id, usize::MAX);
-    world.shard.wrote(id, 0, &mut world.wire);
+    world.shard.writable(id, &mut world.wire);
     assert!(world.shard.wants_read(id));
     world.check();
     let pongs = world.clients[0].frames.iter().filter(|(opcode, _)| *opcode == 10).count();
@@ -167,8 +167,7 @@ fn what_is_subscribed_already_brings_no_snapshot_and_no_cost() {
 fn whoever_comes_while_the_source_is_away_is_told() {
     let mut world = World::new(1);
     let source = |world: &mut World, status| {
-        let mut feed = [Feed::Source(status)].into();
-        world.shard.publish(&mut feed, world.now, &mut world.wire);
+        world.feed([Feed::Source(status)].into());
     };
     source(&mut world, SourceStatus::Stale);
     world.connect();
@@ -226,7 +225,7 @@ fn what_a_client_asks_for_is_cut_to_its_budget() {
     assert!(!world.shard.is_over_budget(id, 0), "nothing of it is over the budget");
     world.wire.room.insert(id, usize::MAX);
     world.wire.blocked.clear();
-    world.shard.wrote(id, 0, &mut world.wire);
+    world.shard.writable(id, &mut world.wire);
     let messages = world.take_messages();
     let answers: Vec<&Value> = messages.iter().filter(|it| it.get("seq").is_none()).collect();
     assert_eq!((&answers[0]["type"], &answers[0]["count"]), (&json!("replay"), &json!(100)));
@@ -255,4 +254,37 @@ fn a_connection_over_its_budget_is_closed() {
     assert_eq!(world.shard.stats().budget_closed, 0);
     world.shard.check_budget(id, 24_000, world.now, &mut world.wire);
     assert_eq!(world.shard.stats().budget_closed, 1);
+}
+
+#[test]
+fn events_of_a_batching_connection_are_sent_together_when_it_is_due() {
+    let mut world = World::new(1);
+    world.connect();
+    world.send(0, r#"{"type":"subscribe","channels":["t.>"]}"#);
+    world.send(0, r#"{"type":"batch","ms":100,"id":1}"#);
+    assert_eq!(world.take_messages().pop(), Some(json!({"type": "batch", "ms": 100, "id": 1})));
+    let positions = |world: &mut World| -> Vec<u64> {
+        world.take_messages().iter().map(|event| event["pos"].as_u64().unwrap()).collect()
+    };
+    world.publish_on(["t.a"].into_iter());
+    assert_eq!(positions(&mut world), [1], "the first does not wait");
+    let sends = world.shard.stats().sends;
+    for _ in 0..40 {
+        world.now.monotonic_ms += 1;
+        world.publish_on(["t.a", "t.b"].into_iter());
+    }
+    assert_eq!(positions(&mut world), [0; 0]);
+    assert_eq!(world.shard.next_batch_ms(), Some(1_100));
+    world.now.monotonic_ms += 60;
+    assert_eq!(positions(&mut world), (2..=81).collect::<Vec<u64>>());
+    assert_eq!(world.shard.stats().sends - sends, 3, "as many as 80 frames need");
+    // More than can be kept is not kept back.
+    for _ in 0..101 {
+        world.publish_on(["t.a"].into_iter());
+    }
+    assert_eq!(positions(&mut world), (82..=181).collect::<Vec<u64>>());
+    // What a client asks for does not wait, and nothing overtakes anything.
+    world.send(0, r#"{"type":"heartbeat"}"#);
+    let messages = world.take_messages();
+    assert_eq!((&messages[0]["pos"], &messages[1]["type"]), (&json!(182), &json!("heartbeat")));
 }

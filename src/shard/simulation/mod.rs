@@ -30,6 +30,7 @@ pub(super) fn limits() -> Limits {
             replay_messages: 100,
             queue_messages: 256,
             queue_bytes: 262_144,
+            batch_ms: 0,
         },
         connection_budget_bytes: 716_800,
         connections_max: 1_000,

@@ -13,6 +13,7 @@ use super::{REQUEST, Sockets, client_frame, limits, shard};
 use crate::channel::Pattern;
 use crate::event::{Epoch, Event, Incoming, Position, StreamPos};
 use crate::feed::{Feed, SourceStatus};
+use crate::protocol::command::BATCH_MS_MAX;
 use crate::protocol::message::ClientLimits;
 use crate::shard::engine::Shard;
 use crate::shard::limits::Limits;
@@ -59,9 +60,7 @@ impl World {
             clients: Vec::new(),
             closed_slow: 0,
         };
-        let mut feed: VecDeque<Feed> =
-            [Feed::Epoch(Epoch("e".into())), Feed::Source(SourceStatus::Live)].into();
-        world.shard.publish(&mut feed, world.now, &mut world.wire);
+        world.feed([Feed::Epoch(Epoch("e".into())), Feed::Source(SourceStatus::Live)].into());
         world
     }
 
@@ -98,6 +97,7 @@ impl World {
 
     /// What the first client was sent since the last call, events too, past the model.
     pub(super) fn take_messages(&mut self) -> Vec<Value> {
+        self.flush();
         let client = &mut self.clients[0];
         client.bytes.extend(self.wire.sent.remove(&client.id).unwrap_or_default());
         client.take_frames();
@@ -116,9 +116,8 @@ impl World {
             let event = Event::new(&incoming, channel.into(), StreamPos(0));
             feed.push_back(Feed::Event(Arc::new(event)));
         }
-        while !feed.is_empty() {
-            self.shard.publish(&mut feed, self.now, &mut self.wire);
-        }
+        self.feed(feed);
+        self.flush();
     }
 
     fn random_pattern(&mut self) -> String {
@@ -201,9 +200,7 @@ impl World {
                 }
             }
         }
-        while !feed.is_empty() {
-            self.shard.publish(&mut feed, self.now, &mut self.wire);
-        }
+        self.feed(feed);
     }
 
     /// Sets how much each socket takes, and writes to the blocked ones as the IO layer does.
@@ -217,30 +214,35 @@ impl World {
                 _ => self.rng.random_range(1..60_000),
             };
             self.wire.room.insert(id, room);
-            while self.wire.blocked.contains(&(id.index, id.generation)) {
-                let mut chunk = vec![0; self.rng.random_range(1..5_000)];
-                let filled = self.shard.copy_unsent(id, &mut chunk);
-                let room = self.wire.room.get_mut(&id).unwrap();
-                let count = filled.min(*room);
-                if count == 0 {
-                    break;
-                }
-                *room -= if *room == usize::MAX { 0 } else { count };
-                self.wire.sent.entry(id).or_default().extend_from_slice(&chunk[..count]);
-                self.wire.blocked.remove(&(id.index, id.generation));
-                let is_blocked = self.shard.wrote(id, count, &mut self.wire);
-                let says = self.wire.blocked.contains(&(id.index, id.generation));
-                assert_eq!(is_blocked, says);
+            if room > 0 && self.wire.blocked.remove(&(id.index, id.generation)) {
+                self.shard.writable(id, &mut self.wire);
             }
         }
+    }
+
+    /// Publishes all of `feed` and sends some of what that causes, as a busy executor does.
+    pub(super) fn feed(&mut self, mut feed: VecDeque<Feed>) {
+        while !feed.is_empty() {
+            self.shard.publish(&mut feed, self.now, &mut self.wire);
+            let some = self.rng.random_range(0..20);
+            self.shard.release_batches(self.now);
+            self.shard.flush_some(some, self.now, &mut self.wire);
+        }
+    }
+
+    /// Sends what is left and due.
+    pub(super) fn flush(&mut self) {
+        self.shard.release_batches(self.now);
+        while self.shard.flush_some(3, self.now, &mut self.wire) {}
     }
 
     /// What the connections are charged is what they take.
     fn check_charges(&self) {
         let (mut queue, mut replay, mut partial) = (0, 0, 0);
-        for (_, connection) in &self.shard.connections {
-            let memory = connection.memory();
-            assert_eq!(connection.charged, memory);
+        for connection in self.shard.connections.iter() {
+            let memory = connection.charged;
+            // What an event adds is charged when it is sent.
+            assert!(connection.is_touched || memory == connection.memory());
             queue += memory.queue as usize;
             replay += memory.replay as usize;
             partial += memory.partial as usize;
@@ -311,11 +313,15 @@ impl World {
             0..6 => self.subscribe(client),
             6..8 => self.unsubscribe(client),
             8 => self.replay(client),
-            9 if self.rng.random_bool(0.2) => {
+            9 => {
+                let ms = self.rng.random_range(0..200);
+                self.send(client, &format!(r#"{{"type":"batch","ms":{ms}}}"#));
+            }
+            10 if self.rng.random_bool(0.2) => {
                 let id = self.clients.swap_remove(client).id;
                 self.shard.lost(id);
             }
-            10 if self.rng.random_bool(0.1) => {
+            11 if self.rng.random_bool(0.1) => {
                 let id = self.clients[client].id;
                 self.wire.broken.insert((id.index, id.generation));
             }
@@ -330,6 +336,9 @@ impl World {
     /// Every client reads everything: what was not dropped must be there.
     fn settle(&mut self) {
         self.wire.broken.clear();
+        self.now.monotonic_ms += u64::from(BATCH_MS_MAX);
+        self.flush();
+        assert_eq!(self.shard.next_batch_ms(), None);
         self.drain(true);
         self.check();
         self.reap();

@@ -1,0 +1,333 @@
+//! The sockets of one executor, by connection, and the shard's way to them.
+//!
+//! Sending and receiving are plain system calls that do not wait; the ring only tells when they
+//! are worth while. An idle connection takes its place in the table here and nothing else: no
+//! task, no buffer, no timer. Bound: `sockets_max` sockets of the instance.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::mem::replace;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::net::{RecvFlags, SocketFlags, accept_with, recv};
+use socket2::{SockRef, Socket};
+
+use super::ring::{Ready, Ring, Signal};
+use crate::heap::allocation_bytes;
+use crate::shard::{Census, ConnId, Wire};
+
+/// The token of the listening socket, which is no connection's: no table is that long.
+const LISTENER: u64 = u32::MAX as u64;
+
+/// Bits of a connection's generation that are part of its token; the ring needs the rest.
+const GENERATION_BITS: u32 = 30;
+
+#[derive(Debug)]
+struct Slot {
+    fd: OwnedFd,
+    generation: u32,
+    is_blocked: bool,
+    /// In the queue of sockets to read.
+    is_queued: bool,
+    /// The peer has ended its side: reading goes on until that is seen.
+    has_ended: bool,
+    /// There is something to read, which the shard does not want yet.
+    is_paused: bool,
+}
+
+/// What a turn of the ring asks its caller to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Event {
+    /// Accept connections.
+    Accept,
+    /// Read this one.
+    Read(ConnId),
+    /// Its socket takes bytes again.
+    Write(ConnId),
+}
+
+/// The sockets of one executor.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    ring: Ring,
+    listener: Option<Socket>,
+    /// The kernel may have connections that nobody has accepted yet.
+    may_accept: bool,
+    slots: Vec<Option<Slot>>,
+    /// Sockets that may have something to read.
+    readable: VecDeque<ConnId>,
+    open: usize,
+    census: Arc<Census>,
+    sockets_max: u64,
+}
+
+impl Sockets {
+    /// No sockets but `listener`, which is watched from now on.
+    ///
+    /// # Errors
+    /// The kernel refuses the ring, or the process has no descriptor left.
+    pub(super) fn new(
+        listener: Socket,
+        census: Arc<Census>,
+        sockets_max: u64,
+    ) -> io::Result<(Self, Signal)> {
+        listener.set_nonblocking(true)?;
+        let mut ring = Ring::new()?;
+        ring.watch(listener.as_raw_fd(), LISTENER)?;
+        ring.look()?;
+        let signal = ring.signal()?;
+        let sockets = Self {
+            ring,
+            listener: Some(listener),
+            may_accept: true,
+            slots: Vec::new(),
+            readable: VecDeque::new(),
+            open: 0,
+            census,
+            sockets_max,
+        };
+        Ok((sockets, signal))
+    }
+
+    /// Looks what has become ready; [`Self::next_event`] tells.
+    ///
+    /// # Errors
+    /// The kernel refused, which it does only to a process that is out of memory.
+    pub(super) fn look(&mut self) -> io::Result<()> {
+        self.ring.look()
+    }
+
+    /// The next thing to do. A socket that may have more to read is to be put back with
+    /// [`Self::read_later`].
+    pub(super) fn next_event(&mut self) -> Option<Event> {
+        while let Some(ready) = self.ring.next_ready() {
+            match ready {
+                Ready::Readable { token: LISTENER, is_watched, .. } => {
+                    self.may_accept = true;
+                    if let Some(listener) = self.listener.as_ref().filter(|_| !is_watched) {
+                        let fd = listener.as_raw_fd();
+                        self.watch(fd, LISTENER);
+                    }
+                }
+                Ready::Readable { token, has_ended, is_watched } => {
+                    let Some((id, slot)) = self.find_token(token) else { continue };
+                    slot.has_ended |= has_ended;
+                    let fd = slot.fd.as_raw_fd();
+                    self.read_later(id);
+                    if !is_watched {
+                        self.watch(fd, token);
+                    }
+                }
+                Ready::Writable { token } => {
+                    if let Some((id, slot)) = self.find_token(token) {
+                        slot.is_blocked = false;
+                        return Some(Event::Write(id));
+                    }
+                }
+            }
+        }
+        if replace(&mut self.may_accept, false) {
+            return Some(Event::Accept);
+        }
+        while let Some(id) = self.readable.pop_front() {
+            if let Some(slot) = self.find(id) {
+                slot.is_queued = false;
+                return Some(Event::Read(id));
+            }
+        }
+        None
+    }
+
+    /// Accepts one connection, which the shard then names with [`Self::add`]; `None` if the
+    /// kernel has no more. One that is over the limit of sockets is closed at once.
+    ///
+    /// # Errors
+    /// The process has no descriptor or memory for it; it stays in the kernel's queue.
+    pub(super) fn accept(&mut self) -> io::Result<Option<OwnedFd>> {
+        let Some(listener) = &self.listener else { return Ok(None) };
+        loop {
+            match accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(socket) if self.census.take_socket(self.sockets_max) => return Ok(Some(socket)),
+                Ok(_) | Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
+                Err(rustix::io::Errno::AGAIN) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The accepting stopped before the kernel had no more.
+    pub(super) fn accept_later(&mut self) {
+        self.may_accept = true;
+    }
+
+    /// Adds an accepted connection.
+    pub(super) fn add(&mut self, id: ConnId, fd: OwnedFd) {
+        let index = id.index as usize;
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, || None);
+        }
+        self.watch(fd.as_raw_fd(), token(id));
+        self.open += 1;
+        self.slots[index] = Some(Slot {
+            fd,
+            generation: id.generation,
+            is_blocked: false,
+            is_queued: false,
+            has_ended: false,
+            is_paused: false,
+        });
+    }
+
+    /// Reads what is there into `scratch`, without waiting; 0 at the end of the connection.
+    ///
+    /// # Errors
+    /// `WouldBlock` if nothing is; anything else means that the connection is lost.
+    pub(super) fn read(&mut self, id: ConnId, scratch: &mut [u8]) -> io::Result<usize> {
+        let Some(slot) = self.find(id) else { return Err(io::ErrorKind::NotConnected.into()) };
+        slot.is_paused = false;
+        let (count, _) = recv(&slot.fd, scratch, RecvFlags::DONTWAIT)?;
+        Ok(count)
+    }
+
+    /// Whether there can be more to read after a read that did not fill its buffer: only the end.
+    pub(super) fn has_ended(&mut self, id: ConnId) -> bool {
+        self.find(id).is_some_and(|slot| slot.has_ended)
+    }
+
+    /// There may be more to read: the others come first.
+    pub(super) fn read_later(&mut self, id: ConnId) {
+        if let Some(slot) = self.find(id)
+            && !replace(&mut slot.is_queued, true)
+        {
+            self.readable.push_back(id);
+        }
+    }
+
+    /// The shard wants nothing of this connection now.
+    pub(super) fn pause(&mut self, id: ConnId) {
+        if let Some(slot) = self.find(id) {
+            slot.is_paused = true;
+        }
+    }
+
+    /// The shard wants to read again: what was left is read.
+    pub(super) fn resume(&mut self, id: ConnId) {
+        if self.find(id).is_some_and(|slot| replace(&mut slot.is_paused, false)) {
+            self.read_later(id);
+        }
+    }
+
+    /// Forgets a connection and closes its socket.
+    pub(super) fn remove(&mut self, id: ConnId) {
+        let Some(slot) = self.find(id) else { return };
+        let is_blocked = slot.is_blocked;
+        if let Err(error) = self.ring.forget(token(id), is_blocked) {
+            tracing::error!(%error, "cannot cancel the poll of a socket: it stays open");
+        }
+        self.slots[id.index as usize] = None;
+        self.open -= 1;
+        self.census.release_socket();
+    }
+
+    /// Listens no more: the kernel refuses who comes, and resets whom nobody has accepted.
+    pub(super) fn stop_listening(&mut self) {
+        if let Err(error) = self.ring.forget(LISTENER, false) {
+            tracing::error!(%error, "cannot cancel the poll of the listening socket");
+        }
+        self.listener = None;
+    }
+
+    /// Sockets in the table.
+    pub(super) fn open(&self) -> usize {
+        self.open
+    }
+
+    /// Heap of the table.
+    pub(super) fn memory_bytes(&self) -> usize {
+        allocation_bytes(self.slots.capacity() * size_of::<Option<Slot>>())
+            + allocation_bytes(self.readable.capacity() * size_of::<ConnId>())
+            + self.ring.memory_bytes()
+    }
+
+    /// Every blocked connection with the bytes that the kernel still holds for it.
+    pub(super) fn blocked(&self) -> Vec<(ConnId, usize)> {
+        let slots = (0..).zip(&self.slots);
+        slots
+            .filter_map(|(index, slot)| Some((index, slot.as_ref()?)))
+            .filter(|(_, slot)| slot.is_blocked)
+            .map(|(index, slot)| {
+                (ConnId { index, generation: slot.generation }, unsent_bytes(slot.fd.as_raw_fd()))
+            })
+            .collect()
+    }
+
+    /// A watch that cannot be put leaves the connection to its deadlines.
+    fn watch(&mut self, fd: RawFd, token: u64) {
+        if let Err(error) = self.ring.watch(fd, token) {
+            tracing::error!(%error, "cannot watch a socket");
+        }
+    }
+
+    fn find(&mut self, id: ConnId) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(id.index as usize)?.as_mut();
+        slot.filter(|slot| slot.generation == id.generation)
+    }
+
+    fn find_token(&mut self, wanted: u64) -> Option<(ConnId, &mut Slot)> {
+        let index = wanted as u32;
+        let slot = self.slots.get_mut(index as usize)?.as_mut()?;
+        let id = ConnId { index, generation: slot.generation };
+        (token(id) == wanted).then_some((id, slot))
+    }
+}
+
+/// What the ring knows a connection by.
+fn token(id: ConnId) -> u64 {
+    let generation = id.generation & ((1 << GENERATION_BITS) - 1);
+    u64::from(generation) << 32 | u64::from(id.index)
+}
+
+impl Wire for Sockets {
+    fn send(&mut self, id: ConnId, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let Some(slot) = self.find(id) else { return Err(io::ErrorKind::NotConnected.into()) };
+        SockRef::from(&slot.fd)
+            .send_vectored_with_flags(slices, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    }
+
+    fn blocked(&mut self, id: ConnId) {
+        let Some(slot) = self.find(id) else { return };
+        slot.is_blocked = true;
+        let fd = slot.fd.as_raw_fd();
+        if let Err(error) = self.ring.await_writable(fd, token(id)) {
+            tracing::error!(%error, "cannot wait for a socket");
+        }
+    }
+
+    fn finish(&mut self, id: ConnId) {
+        if let Some(slot) = self.find(id) {
+            // It fails only if the peer has ended the connection already, which a read tells.
+            SockRef::from(&slot.fd).shutdown(std::net::Shutdown::Write).unwrap_or_default();
+        }
+    }
+
+    fn abort(&mut self, id: ConnId) {
+        if let Some(slot) = self.find(id) {
+            // A reset frees what the kernel still holds for a client that does not read it. If
+            // the option cannot be set, the close is an ordinary one.
+            SockRef::from(&slot.fd).set_linger(Some(Duration::ZERO)).unwrap_or_default();
+        }
+        self.remove(id);
+    }
+}
+
+/// Bytes in the send queue of a socket (SIOCOUTQ of tcp(7)); 0 if the kernel does not say.
+#[expect(unsafe_code, reason = "no safe wrapper of this request is among the dependencies")]
+fn unsent_bytes(fd: RawFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one int to the address, which is that of a live int; a descriptor
+    // that is closed or no socket is answered with an error.
+    let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
