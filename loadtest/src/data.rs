@@ -31,6 +31,8 @@ pub struct RunData {
     pub connect_us: Histogram<u64>,
     /// From the intended publish time to the message in the client's hands, microseconds.
     pub delivery_us: Histogram<u64>,
+    /// From when an event was due until the kernel had it from the publisher, microseconds.
+    pub publish_late_us: Histogram<u64>,
     /// Sums over the run.
     pub totals: Totals,
     /// By cause, most frequent first.
@@ -140,6 +142,21 @@ pub struct Totals {
     pub duplicates: u64,
     /// Events out of order.
     pub disordered: u64,
+    /// CPU time of the load generator after the ramp, microseconds.
+    pub client_cpu_us: u64,
+    /// CPU time of the server after the ramp, microseconds, if it was watched.
+    pub server_cpu_us: Option<u64>,
+    /// The time until all clients were connected.
+    pub ramp: Ramp,
+}
+
+/// What connecting took.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Ramp {
+    /// How long, milliseconds.
+    pub elapsed_ms: u64,
+    /// Events received meanwhile.
+    pub deliveries: u64,
     /// CPU time of the load generator, microseconds.
     pub client_cpu_us: u64,
     /// CPU time of the server, microseconds, if it was watched.

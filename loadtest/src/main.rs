@@ -9,6 +9,7 @@
 //! engine/    one thread with many clients
 //! ws/        the WebSocket protocol, without IO
 //! publish    events with the time at which they were due
+//! schedule   when that is
 //! watch      CPU and memory of server and clients
 //! failure    causes and their fixes
 //! data       what was measured
@@ -27,6 +28,7 @@ mod report;
 mod run;
 mod samples;
 mod scenario;
+mod schedule;
 mod settings;
 mod watch;
 mod ws;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
 
-use crate::data::{Percentiles, RunData, Sample, ServerSample, Step, Totals};
+use crate::data::{Percentiles, Ramp, RunData, Sample, ServerSample, Step, Totals};
 use crate::engine::client::Pace;
 use crate::engine::shared::{Counts, Shared, histogram};
 use crate::engine::{Command, EngineSettings, Handle, Subscriptions};
@@ -111,6 +111,7 @@ impl<'a> Run<'a> {
             samples: Vec::new(),
             connect_us: histogram(),
             delivery_us: histogram(),
+            publish_late_us: histogram(),
             totals: Totals { target: clients as u64, ..Totals::default() },
             failures: Vec::new(),
             steps: Vec::new(),
@@ -242,6 +243,17 @@ impl<'a> Run<'a> {
         Some(ServerSample { cpu_us, rss_bytes: newest.rss_bytes })
     }
 
+    /// What was measured so far was the ramp; the totals of CPU begin here.
+    pub fn end_ramp(&mut self) {
+        let totals = &mut self.data.totals;
+        totals.ramp = Ramp {
+            elapsed_ms: self.began.elapsed().as_millis() as u64,
+            deliveries: self.counts.deliveries,
+            client_cpu_us: std::mem::take(&mut totals.client_cpu_us),
+            server_cpu_us: totals.server_cpu_us.take(),
+        };
+    }
+
     /// Counts and CPU up to the newest sample, to compare two moments of a run.
     pub fn mark(&self) -> Mark {
         Mark {
@@ -258,6 +270,7 @@ impl<'a> Run<'a> {
     pub fn drain(&mut self) {
         let Some(mut publisher) = self.publisher.take() else { return };
         publisher.stop();
+        self.data.publish_late_us = publisher.late_us();
         let published = publisher.published();
         let expected = self.expected(published);
         for _ in 0..DRAIN_SECONDS {

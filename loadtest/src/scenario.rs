@@ -28,6 +28,7 @@ pub fn run(settings: &Settings, clients: usize) -> Result<RunData, String> {
     let rate = settings.arguments.ramp_rate;
     run.tell(Command::Ramp { clients, rate });
     let mut goes_on = ramp(&mut run);
+    run.end_ramp();
     let mut storm = None;
     if goes_on && settings.arguments.scenario != Scenario::Capacity {
         run.start_publisher()?;

@@ -35,7 +35,7 @@ pub fn html(data: &RunData) -> String {
     for (title, rows) in [
         ("Connections", Some(table::connections(data, &computed))),
         ("Deliveries", Some(table::deliveries(data, &computed))),
-        ("Cost", Some(table::cost(&computed))),
+        ("Cost", Some(table::cost(data, &computed))),
         ("Reconnect storm", storm),
     ] {
         if let Some(rows) = rows {

@@ -4,7 +4,7 @@ use hdrhistogram::Histogram;
 
 use super::figures::{Figures, figures};
 use super::unit;
-use crate::data::{FailureCount, Percentiles, RunData, Step, StormData};
+use crate::data::{FailureCount, Percentiles, Ramp, RunData, Step, StormData};
 
 /// The report for a terminal.
 pub fn table(data: &RunData) -> String {
@@ -12,7 +12,7 @@ pub fn table(data: &RunData) -> String {
     let mut out = verdict(data);
     section(&mut out, "connections", &connections(data, &computed));
     section(&mut out, "deliveries", &deliveries(data, &computed));
-    section(&mut out, "cost", &cost(&computed));
+    section(&mut out, "cost", &cost(data, &computed));
     storm(&mut out, data.storm.as_ref());
     steps(&mut out, &data.steps);
     failures(&mut out, &data.failures);
@@ -100,11 +100,12 @@ pub fn deliveries(data: &RunData, computed: &Figures) -> Rows {
             ),
         ),
         ("latency", percentiles(&data.delivery_us)),
+        ("publisher late", percentiles(&data.publish_late_us)),
     ]
 }
 
 /// Name and value of what it took.
-pub fn cost(computed: &Figures) -> Rows {
+pub fn cost(data: &RunData, computed: &Figures) -> Rows {
     let each = |us: Option<f64>| {
         us.map_or(String::new(), |us| format!(", {} per delivery", unit::time_us(us)))
     };
@@ -128,6 +129,7 @@ pub fn cost(computed: &Figures) -> Rows {
             ),
         ),
     ];
+    rows.push(("CPU of the ramp", ramp(&data.totals.ramp)));
     if let Some(rss) = computed.server_rss_bytes_max {
         let connection = computed
             .server_rss_bytes_per_connection
@@ -149,6 +151,13 @@ pub fn cost(computed: &Figures) -> Rows {
         rows.push((name, format!("{} a month (computed)", unit::traffic(egress.bytes_per_month))));
     }
     rows
+}
+
+fn ramp(ramp: &Ramp) -> String {
+    let seconds = |us: u64| unit::time_us(us as f64);
+    let server = ramp.server_cpu_us.map_or(String::new(), |us| format!("server {}, ", seconds(us)));
+    let elapsed = unit::time_us(ramp.elapsed_ms as f64 * 1e3);
+    format!("{server}clients {} in {elapsed}, not contained above", seconds(ramp.client_cpu_us))
 }
 
 /// A difference of memory.
