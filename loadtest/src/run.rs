@@ -13,7 +13,7 @@ use hdrhistogram::Histogram;
 use crate::data::{Percentiles, Ramp, RunData, Sample, ServerSample, Step, Totals};
 use crate::engine::client::Pace;
 use crate::engine::shared::{Counts, Shared, histogram};
-use crate::engine::{Command, EngineSettings, Handle, Subscriptions};
+use crate::engine::{Command, EngineSettings, Handle, Subscriptions, Waiting};
 use crate::failure::Failures;
 use crate::preflight::{self, Wanted};
 use crate::progress;
@@ -421,7 +421,11 @@ fn start_engines(
         timeout: Duration::from_secs(arguments.timeout),
         attempts_max: arguments.attempts,
         slow_receive_bytes: SLOW_RECEIVE_BYTES,
-        poll_interval: Duration::from_micros(arguments.poll_interval_us),
+        waiting: match arguments.poll_interval_us {
+            _ if arguments.poll => Waiting::Spinning,
+            0 => Waiting::Sleeping,
+            us => Waiting::Pausing(Duration::from_micros(us)),
+        },
         began,
     });
     let threads = arguments.threads.min(clients);

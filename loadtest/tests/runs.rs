@@ -142,6 +142,23 @@ fn holes_repetitions_and_disorder_fail_the_run() {
 }
 
 #[test]
+fn clients_that_never_sleep_receive_the_same() {
+    let url = server(|_, peer| {
+        peer.subscribe();
+        for number in 1..=20 {
+            peer.event(number, number, number - 1);
+        }
+        peer.wait();
+    });
+    let (code, report, stderr) = run(&url, &["--connections", "10", "--poll"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(report["totals"]["deliveries"], 200);
+    assert_eq!(report["settings"]["poll"], "true");
+    let both = command().args(["capacity", "--poll", "--poll-interval-us", "9"]).output().unwrap();
+    assert_eq!(both.status.code(), Some(2), "it cannot sleep and not sleep");
+}
+
+#[test]
 fn clients_try_again_until_they_succeed() {
     let url = server(|number, peer| {
         if number % 2 == 0 {
