@@ -139,6 +139,26 @@ fn holes_repetitions_and_disorder_fail_the_run() {
         peer.wait();
     });
     assert_eq!(others, (Some(1), [0, 5, 5, 15]));
+    let before_the_subscription = count(|_, peer| {
+        peer.subscribe_at(70);
+        peer.event(1, 70, 60);
+        peer.wait();
+    });
+    assert_eq!(before_the_subscription, (Some(1), [0, 0, 5, 5]));
+    let after_it = count(|_, peer| {
+        peer.subscribe_at(70);
+        peer.event(1, 80, 75);
+        peer.wait();
+    });
+    assert_eq!(after_it, (Some(1), [5, 0, 0, 5]));
+    let resync = count(|_, peer| {
+        peer.subscribe_at(70);
+        peer.event(1, 80, 70);
+        peer.text(r#"{"type":"resync","epoch":"b","reason":"stream_recreated"}"#);
+        peer.event(2, 3, 0);
+        peer.wait();
+    });
+    assert_eq!(resync, (Some(0), [0, 0, 0, 10]));
 }
 
 #[test]

@@ -88,7 +88,15 @@ impl Sink {
             Incoming::Text(text) => match event::scan(text) {
                 Some(event) => self.on_event(&event, text.len(), checker, pace),
                 None => {
-                    let message = serde_json::from_slice(text).unwrap_or(Value::Null);
+                    let message: Value = serde_json::from_slice(text).unwrap_or_default();
+                    // At once: events of the same read are checked against it.
+                    match message["type"].as_str() {
+                        Some("subscribed") => {
+                            checker.on_acknowledged(message["pos"].as_u64().unwrap_or(0));
+                        }
+                        Some("resync") => checker.on_resync(),
+                        _ => {}
+                    }
                     self.controls.push(Control::Message(message));
                 }
             },

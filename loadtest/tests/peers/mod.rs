@@ -94,11 +94,18 @@ impl Peer {
         self.say(&frame);
     }
 
-    /// Upgrades and acknowledges the subscription.
+    /// Upgrades and acknowledges the subscription, without a position.
     pub fn subscribe(&mut self) {
+        self.subscribe_at(0);
+    }
+
+    /// The same at this position of the stream.
+    pub fn subscribe_at(&mut self, pos: u64) {
         self.upgrade();
         self.text(r#"{"type":"welcome","connection_id":"a"}"#);
-        self.text(r#"{"type":"subscribed","channels":["odin.token.>"],"rejected":[],"total":1}"#);
+        self.text(&format!(
+            r#"{{"type":"subscribed","channels":["odin.token.>"],"rejected":[],"total":1,"pos":{pos}}}"#
+        ));
     }
 
     pub fn event(&mut self, seq: u64, pos: u64, prev: u64) {
