@@ -5,6 +5,8 @@
 //! preflight  what this machine lets a run reach
 //! scenario   what a run does, second by second
 //! run        clients and publisher together, sampled
+//! clients    all engines as one
+//! verdict    why the exit code is not zero
 //! samples    a bounded number of them
 //! engine/    one thread with many clients
 //! ws/        the WebSocket protocol, without IO
@@ -18,6 +20,7 @@
 //!
 //! It shares no code with the server, so that it proves that others can talk to it.
 
+mod clients;
 mod data;
 mod engine;
 mod failure;
@@ -30,6 +33,7 @@ mod samples;
 mod scenario;
 mod schedule;
 mod settings;
+mod verdict;
 mod watch;
 mod ws;
 

@@ -272,7 +272,6 @@ impl Engine {
                 // Without it nothing can be measured: what was, stays.
                 Err(_) => return self.hand_over(),
             }
-            self.sink.read_clock();
             for event in &events {
                 if event.token() != WAKE {
                     self.on_ready(event.token().0, event);
