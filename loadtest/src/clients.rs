@@ -116,7 +116,7 @@ impl Clients {
 /// Who subscribes to what.
 pub fn subscriptions(settings: &Settings) -> Subscriptions {
     let channels = settings.channels.clone();
-    Subscriptions { channels, per_client: settings.arguments.subscriptions }
+    Subscriptions { channels, per_client: settings.subscriptions }
 }
 
 fn start_engines(

@@ -13,7 +13,7 @@ pub const SAMPLES_MAX: usize = 14_400;
 /// A run from its start to its end, or to ctrl-C.
 #[derive(Debug, Clone)]
 pub struct RunData {
-    /// `capacity`, `sustained`, `fanout`, `slow`, `storm` or `soak`.
+    /// `capacity`, `sustained`, `fanout`, `slow`, `storm`, `soak`, `floor` or `loris`.
     pub scenario: &'static str,
     /// The effective settings, name and value, in the order of the command line's help.
     pub settings: Vec<(String, String)>,
@@ -41,6 +41,8 @@ pub struct RunData {
     pub steps: Vec<Step>,
     /// The drop and return of all connections; only `storm` has it.
     pub storm: Option<StormData>,
+    /// The server beside a bare sender; only `floor` has it.
+    pub floor: Option<FloorData>,
     /// What the self-check found before the run.
     pub preflight: Vec<PreflightFinding>,
     /// Why the exit code is not zero; empty if it is.
@@ -212,6 +214,58 @@ pub struct StormData {
     pub all_back_ms: Option<u64>,
     /// Until half, 90 % and 99 % of them were, milliseconds.
     pub back_ms: [Option<u64>; 3],
+}
+
+/// The server's CPU beside that of a bare sender.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct FloorData {
+    /// One per rate.
+    pub rates: Vec<FloorRate>,
+}
+
+/// One rate.
+#[derive(Debug, Clone, Serialize)]
+pub struct FloorRate {
+    /// Deliveries per second that were wanted.
+    pub deliveries_wanted_per_s: f64,
+    /// Alternating: the server, then the bare sender.
+    pub rounds: Vec<FloorRound>,
+    /// CPU per delivery of the server, microseconds, median of the rounds.
+    pub server_us_per_delivery: f64,
+    /// CPU per delivery of the bare sender, microseconds, median of the rounds.
+    pub bare_us_per_delivery: f64,
+    /// The first by the second.
+    pub server_to_bare: f64,
+}
+
+/// The server and then the bare sender, each over as long a time.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct FloorRound {
+    /// The server.
+    pub server: FloorSide,
+    /// The bare sender.
+    pub bare: FloorSide,
+}
+
+/// One of both.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct FloorSide {
+    /// How long was measured, milliseconds.
+    pub elapsed_ms: u64,
+    /// Events received.
+    pub deliveries: u64,
+    /// Bytes of a frame, header included, mean.
+    pub frame_bytes: f64,
+    /// User and system time of the process, /proc/PID/stat, microseconds.
+    pub cpu_us: u64,
+    /// The same by the scheduler, /proc/PID/task/*/schedstat, nanoseconds.
+    pub sched_ns: Option<u64>,
+    /// The scheduler's per delivery, microseconds; where there is none, that of stat.
+    pub us_per_delivery: f64,
+    /// CPU of the load generator's clients per delivery, microseconds.
+    pub client_us_per_delivery: f64,
+    /// Delivery latency.
+    pub latency: Percentiles,
 }
 
 /// One line of the self-check.

@@ -3,7 +3,6 @@
 //! Bounds: samples as in `data`; after the publisher's end the last events are waited for
 //! [`DRAIN_SECONDS`].
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +12,7 @@ use crate::clients::{Clients, Now, subscriptions};
 use crate::data::{Percentiles, Ramp, RunData, Sample, ServerSample, Step, Totals};
 use crate::engine::Command;
 use crate::engine::shared::{Counts, histogram};
-use crate::preflight::{self, Wanted};
+use crate::preflight::Checked;
 use crate::progress;
 use crate::publish::Publisher;
 use crate::samples::{percentiles, push};
@@ -51,25 +50,13 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// Why it cannot begin.
-    pub fn prepare(settings: &'a Settings, clients: usize) -> Result<Self, String> {
+    pub fn prepare(
+        settings: &'a Settings,
+        clients: usize,
+        checked: Checked,
+    ) -> Result<Self, String> {
         let arguments = &settings.arguments;
-        let machine = preflight::machine();
-        let wanted = Wanted {
-            connections: clients as u64,
-            source_addresses: arguments.source_ips.len().max(1) as u64,
-            ramp_rate: arguments.ramp_rate,
-            is_local: settings.addr.ip().is_loopback(),
-        };
-        let findings = preflight::check(&wanted, &machine, Path::new("/"));
-        for finding in findings.iter().filter(|finding| finding.severity != "ok") {
-            let (severity, name) = (finding.severity, &finding.name);
-            eprintln!("{severity}: {name}: {}; fix: {}", finding.finding, finding.fix);
-        }
-        if preflight::is_hopeless(&findings) && !arguments.force {
-            return Err(format!(
-                "{clients} connections cannot be reached (--force tries all the same)"
-            ));
-        }
+        let Checked { machine, findings } = checked;
         let server = match (arguments.server_pid, &arguments.metrics_url) {
             (Some(pid), _) => Some(Server::Process(pid)),
             (None, Some(url)) => Some(Server::from_metrics_url(url)?),
@@ -96,6 +83,7 @@ impl<'a> Run<'a> {
             failures: Vec::new(),
             steps: Vec::new(),
             storm: None,
+            floor: None,
             preflight: findings,
             verdict: Vec::new(),
         };
@@ -221,6 +209,7 @@ impl<'a> Run<'a> {
             delivery: self.data.delivery_us.clone(),
             client_cpu_us: self.data.totals.client_cpu_us,
             server_cpu_us: self.data.totals.server_cpu_us,
+            server: self.usage,
         }
     }
 
@@ -231,10 +220,16 @@ impl<'a> Run<'a> {
         publisher.stop();
         self.data.publish_late_us = publisher.late_us();
         let published = publisher.published();
-        let expected = self.expected(published);
+        self.published = self.published.min(published);
+        self.wait_for(self.expected(published));
+        self.data.totals.published = published;
+    }
+
+    /// Waits until so many events have come, if it is known how many there are, or none comes any
+    /// more. What is missing then counts as gaps.
+    pub fn wait_for(&mut self, expected: Option<u64>) {
         for _ in 0..DRAIN_SECONDS {
             let before = self.counts;
-            self.published = self.published.min(published);
             let goes_on = self.second();
             let is_there = expected.is_some_and(|expected| self.full_deliveries() >= expected);
             if is_there || !goes_on || self.counts.deliveries == before.deliveries {
@@ -245,7 +240,6 @@ impl<'a> Run<'a> {
             let missing = expected.saturating_sub(self.full_deliveries() + self.counts.gaps);
             self.data.totals.gaps += missing;
         }
-        self.data.totals.published = published;
     }
 
     fn full_deliveries(&self) -> u64 {
@@ -316,6 +310,8 @@ pub struct Mark {
     pub client_cpu_us: u64,
     /// CPU time of the server by then.
     pub server_cpu_us: Option<u64>,
+    /// The server's process then.
+    pub server: Option<Usage>,
 }
 
 impl Mark {

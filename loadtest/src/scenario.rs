@@ -6,6 +6,7 @@ use crate::data::{RunData, Step, StormData};
 use crate::engine::Command;
 use crate::run::{Mark, Run};
 use crate::settings::{Scenario, Settings};
+use crate::{floor, preflight};
 
 /// Seconds without one connection more after which a ramp has met its ceiling.
 const STALLED_SECONDS: u32 = 15;
@@ -24,11 +25,16 @@ const STEPS_MAX: usize = 200;
 /// # Errors
 /// Why it could not begin.
 pub fn run(settings: &Settings, clients: usize) -> Result<RunData, String> {
-    let mut run = Run::prepare(settings, clients)?;
-    let rate = settings.arguments.ramp_rate;
-    run.tell(Command::Ramp { clients, rate });
-    let mut goes_on = ramp(&mut run);
-    run.end_ramp();
+    match settings.arguments.scenario {
+        Scenario::Floor => floor::run(settings, clients),
+        _ => run_one(settings, clients),
+    }
+}
+
+fn run_one(settings: &Settings, clients: usize) -> Result<RunData, String> {
+    let checked = preflight::look(settings, clients)?;
+    let mut run = Run::prepare(settings, clients, checked)?;
+    let mut goes_on = ramp(&mut run, settings.arguments.ramp_rate);
     let mut storm = None;
     if goes_on && settings.arguments.scenario != Scenario::Capacity {
         run.start_publisher()?;
@@ -56,8 +62,15 @@ pub fn run(settings: &Settings, clients: usize) -> Result<RunData, String> {
     Ok(run.finish(storm))
 }
 
-/// Until every client is subscribed or has given up, or nobody gets through any more.
-fn ramp(run: &mut Run<'_>) -> bool {
+/// Connects at the rate, until every client is subscribed or has given up, or nobody gets through any more.
+pub fn ramp(run: &mut Run<'_>, rate: f64) -> bool {
+    run.tell(Command::Ramp { clients: run.clients, rate });
+    let goes_on = connect(run);
+    run.end_ramp();
+    goes_on
+}
+
+fn connect(run: &mut Run<'_>) -> bool {
     let mut best = 0;
     let mut stalled_seconds = 0;
     loop {
@@ -76,7 +89,8 @@ fn ramp(run: &mut Run<'_>) -> bool {
     }
 }
 
-fn hold(run: &mut Run<'_>, duration: Duration) -> bool {
+/// Goes on for so long; false if ctrl-C was pressed.
+pub fn hold(run: &mut Run<'_>, duration: Duration) -> bool {
     (0..duration.as_secs()).all(|_| run.second())
 }
 
@@ -109,7 +123,7 @@ fn steps(run: &mut Run<'_>, settings: &Settings, factor: f64) {
 fn step(before: &Mark, after: &Mark, settings: &Settings, (rate, clients): (f64, usize)) -> Step {
     let seconds = after.at.duration_since(before.at).as_secs_f64();
     let counts = after.counts.since(before.counts);
-    let places = clients * settings.arguments.subscriptions.min(settings.channels.len());
+    let places = clients * settings.subscriptions.min(settings.channels.len());
     let per_event = places as f64 / settings.channels.len() as f64;
     let deliveries_wanted_per_s = rate * per_event;
     let deliveries_per_s = counts.deliveries as f64 / seconds;

@@ -321,3 +321,56 @@ fn the_server_and_a_real_broker_lose_nothing() {
     assert_eq!(report["storm"]["returned"], 200, "{:#}", report["storm"]);
     assert_eq!(report["totals"]["gaps"], 0);
 }
+
+#[test]
+fn the_server_beside_a_bare_sender() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_broker, nats_url) = nats(directory.path());
+    let (_server, url, pid) = odin_ws(&nats_url);
+    let (json, html) = (directory.path().join("report.json"), directory.path().join("report.html"));
+    let Output { status, stdout, .. } = command()
+        .args(["floor", "--url", &url, "--nats-url", &nats_url, "--server-pid", &pid.to_string()])
+        .args(["--connections", "100", "--channels", "20", "--subscriptions", "4", "--quiet"])
+        .args(["--delivery-rates", "500,1000", "--rounds", "2", "--duration", "1"])
+        .args([&"--json".as_ref(), &json.as_os_str(), &"--html".as_ref(), &html.as_os_str()])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&stdout);
+    assert_eq!(status.code(), Some(0), "{text}");
+    assert!(text.contains("bare sender") && text.contains("median"), "{text}");
+    assert!(std::fs::read_to_string(&html).unwrap().contains("bare sender"));
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let rates = report["floor"]["rates"].as_array().unwrap();
+    assert_eq!(rates.len(), 2);
+    for rate in rates {
+        assert!(rate["server_to_bare"].as_f64().unwrap() > 0.0, "{rate:#}");
+        let rounds = rate["rounds"].as_array().unwrap();
+        assert_eq!(rounds.len(), 2);
+        for round in rounds {
+            let [server, bare] = ["server", "bare"].map(|side| &round[side]);
+            assert!(server["deliveries"].as_u64().unwrap() > 0, "{round:#}");
+            assert!(bare["deliveries"].as_u64().unwrap() > 0, "{round:#}");
+            let bytes = |side: &Value| side["frame_bytes"].as_f64().unwrap();
+            assert!(
+                bytes(server) > 600.0 && (bytes(server) - bytes(bare)).abs() < 2.0,
+                "{round:#}"
+            );
+        }
+    }
+    assert_eq!(report["totals"]["gaps"], 0);
+}
+
+#[test]
+fn a_server_is_started_for_the_run() {
+    let start = |command_line: &str| {
+        let Output { status, stderr, .. } = command()
+            .args(["capacity", "--url", "ws://127.0.0.1:1/", "--connections", "1"])
+            .args(["--server-cmd", command_line])
+            .output()
+            .unwrap();
+        assert_eq!(status.code(), Some(1));
+        String::from_utf8(stderr).unwrap()
+    };
+    assert!(start("/nowhere/at-all x").contains("/nowhere/at-all"));
+    assert!(start("false").contains("ended at once"));
+}

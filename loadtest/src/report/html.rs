@@ -24,6 +24,7 @@ pub fn html(data: &RunData) -> String {
     out.push_str("</div>\n");
     failures(&mut out, data);
     steps(&mut out, data);
+    table::grids(data).iter().for_each(|grid| out.push_str(&grid.html()));
     out.push_str("<div class=\"two\">\n");
     let storm = data.storm.as_ref().map(|storm| {
         vec![
@@ -49,7 +50,7 @@ pub fn html(data: &RunData) -> String {
 }
 
 /// Text that is no markup.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

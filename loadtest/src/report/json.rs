@@ -39,6 +39,7 @@ pub fn json(data: &RunData) -> Value {
         "failures": data.failures,
         "steps": data.steps,
         "storm": data.storm,
+        "floor": data.floor,
         "preflight": data.preflight,
         "samples": data.samples,
     })

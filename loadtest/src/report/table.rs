@@ -3,7 +3,8 @@
 use hdrhistogram::Histogram;
 
 use super::figures::{Figures, figures};
-use super::unit;
+use super::grid::Grid;
+use super::{floor, unit};
 use crate::data::{FailureCount, Percentiles, Ramp, RunData, Step, StormData};
 
 /// The report for a terminal.
@@ -15,9 +16,15 @@ pub fn table(data: &RunData) -> String {
     section(&mut out, "cost", &cost(data, &computed));
     storm(&mut out, data.storm.as_ref());
     steps(&mut out, &data.steps);
+    grids(data).iter().for_each(|grid| out.push_str(&grid.text()));
     failures(&mut out, &data.failures);
     preflight(&mut out, data);
     out
+}
+
+/// What only some scenarios have.
+pub fn grids(data: &RunData) -> Vec<Grid> {
+    data.floor.as_ref().map(floor::grid).into_iter().collect()
 }
 
 /// What the run was and how it ended.

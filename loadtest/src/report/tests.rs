@@ -26,6 +26,7 @@ fn empty() -> RunData {
         failures: Vec::new(),
         steps: Vec::new(),
         storm: None,
+        floor: None,
         preflight: Vec::new(),
         verdict: Vec::new(),
     }
