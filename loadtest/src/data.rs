@@ -43,6 +43,8 @@ pub struct RunData {
     pub storm: Option<StormData>,
     /// The server beside a bare sender; only `floor` has it.
     pub floor: Option<FloorData>,
+    /// Hostile clients beside the others; only `loris` has it.
+    pub loris: Option<LorisData>,
     /// What the self-check found before the run.
     pub preflight: Vec<PreflightFinding>,
     /// Why the exit code is not zero; empty if it is.
@@ -266,6 +268,54 @@ pub struct FloorSide {
     pub client_us_per_delivery: f64,
     /// Delivery latency.
     pub latency: Percentiles,
+}
+
+/// Hostile clients, and the latency of the others.
+#[derive(Debug, Clone, Serialize)]
+pub struct LorisData {
+    /// What became of each kind.
+    pub kinds: Vec<LorisKind>,
+    /// Delivery latency of the ordinary clients before there were hostile ones.
+    pub latency_without: Percentiles,
+    /// The same over as long a time with them.
+    pub latency_with: Percentiles,
+}
+
+/// One kind of hostile client.
+#[derive(Debug, Clone, Serialize)]
+pub struct LorisKind {
+    /// What it does.
+    pub kind: &'static str,
+    /// How many there were.
+    pub connections: u64,
+    /// How many the server ended.
+    pub ended: u64,
+    /// How, by close code or HTTP status if it told one.
+    pub ends: Vec<LorisEnd>,
+    /// From connect to the end.
+    pub after: Option<LorisTimes>,
+}
+
+/// One way to end.
+#[derive(Debug, Clone, Serialize)]
+pub struct LorisEnd {
+    /// `http_408`, `close_1008`, `closed`, `reset` or `protocol_error`.
+    pub how: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// Percentiles in milliseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct LorisTimes {
+    /// Median.
+    pub p50_ms: u64,
+    /// 90th percentile.
+    pub p90_ms: u64,
+    /// 99th percentile.
+    pub p99_ms: u64,
+    /// The largest.
+    pub max_ms: u64,
 }
 
 /// One line of the self-check.

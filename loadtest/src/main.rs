@@ -4,6 +4,7 @@
 //! settings   flags and environment
 //! preflight  what this machine lets a run reach
 //! floor/     the server beside a process that only sends
+//! loris/     hostile clients
 //! scenario   what a run does, second by second
 //! run        clients and publisher together, sampled
 //! clients    all engines as one
@@ -28,6 +29,7 @@ mod data;
 mod engine;
 mod failure;
 mod floor;
+mod loris;
 mod merge;
 mod preflight;
 mod progress;

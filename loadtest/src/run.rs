@@ -84,6 +84,7 @@ impl<'a> Run<'a> {
             steps: Vec::new(),
             storm: None,
             floor: None,
+            loris: None,
             preflight: findings,
             verdict: Vec::new(),
         };

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::data::{RunData, Step, StormData};
+use crate::data::{LorisData, RunData, Step, StormData};
 use crate::engine::Command;
+use crate::loris::Loris;
 use crate::run::{Mark, Run};
 use crate::settings::{Scenario, Settings};
 use crate::{floor, preflight};
@@ -32,10 +33,14 @@ pub fn run(settings: &Settings, clients: usize) -> Result<RunData, String> {
 }
 
 fn run_one(settings: &Settings, clients: usize) -> Result<RunData, String> {
-    let checked = preflight::look(settings, clients)?;
+    let hostile = match settings.arguments.scenario {
+        Scenario::Loris => settings.arguments.loris,
+        _ => 0,
+    };
+    let checked = preflight::look(settings, clients + hostile)?;
     let mut run = Run::prepare(settings, clients, checked)?;
     let mut goes_on = ramp(&mut run, settings.arguments.ramp_rate);
-    let mut storm = None;
+    let (mut storm, mut loris) = (None, None);
     if goes_on && settings.arguments.scenario != Scenario::Capacity {
         run.start_publisher()?;
     }
@@ -53,13 +58,16 @@ fn run_one(settings: &Settings, clients: usize) -> Result<RunData, String> {
                 hold(&mut run, settings.duration);
             }
         }
+        (Scenario::Loris, _) if goes_on => loris = Some(loris_of(&mut run, settings)?),
         _ if goes_on => {
             hold(&mut run, settings.duration);
         }
         _ => {}
     }
     run.drain();
-    Ok(run.finish(storm))
+    let mut data = run.finish(storm);
+    data.loris = loris;
+    Ok(data)
 }
 
 /// Connects at the rate, until every client is subscribed or has given up, or nobody gets through any more.
@@ -143,6 +151,21 @@ fn step(before: &Mark, after: &Mark, settings: &Settings, (rate, clients): (f64,
             && latency.p99_us <= settings.arguments.p99_max_ms * 1_000
             && deliveries_per_s >= HELD_SHARE * deliveries_wanted_per_s,
     }
+}
+
+/// Measures the ordinary clients alone, and then beside hostile ones.
+fn loris_of(run: &mut Run<'_>, settings: &Settings) -> Result<LorisData, String> {
+    let began = run.mark();
+    let goes_on = hold(run, settings.duration);
+    let alone = run.mark();
+    let mut kinds = Vec::new();
+    if goes_on {
+        let loris = Loris::start(settings)?;
+        hold(run, settings.duration);
+        kinds = loris.end();
+    }
+    let latency_without = began.latency_until(&alone);
+    Ok(LorisData { kinds, latency_without, latency_with: alone.latency_until(&run.mark()) })
 }
 
 /// Drops everybody and waits until all are back; also whether the run goes on.

@@ -23,6 +23,8 @@ pub enum Scenario {
     Storm,
     /// As sustained, for hours.
     Soak,
+    /// As sustained, first alone and then beside hostile clients.
+    Loris,
     /// The server's CPU per delivery beside that of a process that does nothing but send.
     Floor,
     /// That process; `floor` starts it.
@@ -40,6 +42,7 @@ impl Scenario {
             Self::Slow => "slow",
             Self::Storm => "storm",
             Self::Soak => "soak",
+            Self::Loris => "loris",
             Self::Floor => "floor",
             Self::FloorSender => "floor-sender",
         }
@@ -65,8 +68,8 @@ pub struct Arguments {
     /// other until one fails.
     #[arg(long)]
     pub preset: Option<String>,
-    /// How long to hold, such as 90, 5m or 4h; floor: of a measurement [default: 10s for capacity,
-    /// storm and floor, 4h for soak, else 60s].
+    /// How long to hold, such as 90, 5m or 4h; floor, loris: of each measurement [default: 10s for capacity,
+    /// storm and floor, 75s for loris, 4h for soak, else 60s].
     #[arg(long, env = "DURATION")]
     pub duration: Option<String>,
     /// New connections per second.
@@ -109,6 +112,9 @@ pub struct Arguments {
     /// storm: the longest wait of a client before it connects again, milliseconds.
     #[arg(long, default_value_t = 2_000)]
     pub jitter_ms: u64,
+    /// loris: hostile connections, of four kinds in turn.
+    #[arg(long, default_value_t = 400)]
+    pub loris: usize,
     /// floor: deliveries per second, one measurement each.
     #[arg(long, value_delimiter = ',', default_values_t = [50_000.0, 100_000.0])]
     pub delivery_rates: Vec<f64>,
@@ -264,6 +270,7 @@ impl Settings {
                 list.push(("slow-bytes-per-second".to_owned(), bytes));
             }
             Scenario::Storm => list.push(("jitter-ms".to_owned(), arguments.jitter_ms.to_string())),
+            Scenario::Loris => list.push(("loris".to_owned(), arguments.loris.to_string())),
             Scenario::Floor => {
                 let rates: Vec<String> =
                     arguments.delivery_rates.iter().map(f64::to_string).collect();
@@ -375,6 +382,7 @@ fn duration(arguments: &Arguments) -> Result<Duration, String> {
         return Ok(Duration::from_secs(match arguments.scenario {
             Scenario::Capacity | Scenario::Storm | Scenario::Floor => 10,
             Scenario::Soak => 4 * 3_600,
+            Scenario::Loris => 75,
             _ => 60,
         }));
     };

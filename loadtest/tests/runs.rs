@@ -374,3 +374,41 @@ fn a_server_is_started_for_the_run() {
     assert!(start("/nowhere/at-all x").contains("/nowhere/at-all"));
     assert!(start("false").contains("ended at once"));
 }
+
+#[test]
+fn hostile_clients_are_told_apart_by_how_they_ended() {
+    // Five ordinary clients come first, then the kinds in turn.
+    let url = server(|number, peer| match number.checked_sub(5).map(|number| number % 4) {
+        Some(0) => peer.say(b"HTTP/1.1 408 Too slow\r\nConnection: close\r\n\r\n"),
+        Some(1) => {
+            peer.accept();
+            peer.say(&[0x88, 2, 0x03, 0xE9]);
+        }
+        Some(2) => {}
+        _ => {
+            peer.subscribe();
+            peer.wait();
+        }
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("report.json");
+    let Output { status, stdout, .. } = command()
+        .args(["loris", "--url", &url, "--connections", "5", "--duration", "2", "--quiet"])
+        .args(["--loris", "8", "--json"])
+        .arg(&json)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&stdout);
+    assert_eq!(status.code(), Some(0), "{text}");
+    assert!(text.contains("hostile clients"), "{text}");
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let kinds = report["loris"]["kinds"].as_array().unwrap();
+    let how = |kind: &Value| {
+        let end = kind["ends"][0]["how"].as_str().unwrap_or("open").to_owned();
+        (kind["connections"].as_u64(), kind["ended"].as_u64(), end)
+    };
+    let of = |ended, end: &str| (Some(2), Some(ended), end.to_owned());
+    let expected = [of(2, "http_408"), of(2, "close_1001"), of(2, "closed"), of(0, "open")];
+    assert_eq!(kinds.iter().map(how).collect::<Vec<_>>(), expected, "{text}");
+    assert!(kinds[0]["after"]["p50_ms"].is_u64() && kinds[3]["after"].is_null(), "{text}");
+}

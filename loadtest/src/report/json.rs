@@ -40,6 +40,7 @@ pub fn json(data: &RunData) -> Value {
         "steps": data.steps,
         "storm": data.storm,
         "floor": data.floor,
+        "loris": data.loris,
         "preflight": data.preflight,
         "samples": data.samples,
     })

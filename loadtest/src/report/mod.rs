@@ -8,6 +8,7 @@
 //! html     one self-contained page
 //! grid     a table of columns, as text and as markup
 //! floor    the server beside a bare sender
+//! loris    hostile clients
 //! chart    a chart as SVG
 //! series   the samples as a chart's lines
 //! page     the page's style and script
@@ -21,6 +22,7 @@ mod floor;
 mod grid;
 mod html;
 mod json;
+mod loris;
 mod page;
 mod series;
 mod table;

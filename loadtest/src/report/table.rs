@@ -4,7 +4,7 @@ use hdrhistogram::Histogram;
 
 use super::figures::{Figures, figures};
 use super::grid::Grid;
-use super::{floor, unit};
+use super::{floor, loris, unit};
 use crate::data::{FailureCount, Percentiles, Ramp, RunData, Step, StormData};
 
 /// The report for a terminal.
@@ -24,7 +24,8 @@ pub fn table(data: &RunData) -> String {
 
 /// What only some scenarios have.
 pub fn grids(data: &RunData) -> Vec<Grid> {
-    data.floor.as_ref().map(floor::grid).into_iter().collect()
+    let floor = data.floor.as_ref().map(floor::grid);
+    floor.into_iter().chain(data.loris.as_ref().map(loris::grid)).collect()
 }
 
 /// What the run was and how it ended.

@@ -27,6 +27,7 @@ fn empty() -> RunData {
         steps: Vec::new(),
         storm: None,
         floor: None,
+        loris: None,
         preflight: Vec::new(),
         verdict: Vec::new(),
     }

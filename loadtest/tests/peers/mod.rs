@@ -45,6 +45,12 @@ impl Peer {
 
     /// Upgrades, and reads the first frame: the subscription.
     pub fn upgrade(&mut self) -> String {
+        self.accept();
+        self.frame()
+    }
+
+    /// Upgrades.
+    pub fn accept(&mut self) {
         let head = self.request();
         let line = head.lines().find(|line| line.starts_with("Sec-WebSocket-Key: ")).unwrap();
         let mut hash = Sha1::new();
@@ -58,7 +64,6 @@ impl Peer {
             )
             .as_bytes(),
         );
-        self.frame()
     }
 
     /// Reads one short frame of the client; its text.
