@@ -13,7 +13,7 @@ pub const SAMPLES_MAX: usize = 14_400;
 /// A run from its start to its end, or to ctrl-C.
 #[derive(Debug, Clone)]
 pub struct RunData {
-    /// `capacity`, `sustained`, `fanout`, `slow`, `storm` or `soak`.
+    /// `capacity`, `sustained`, `fanout`, `slow`, `storm`, `soak`, `floor` or `loris`.
     pub scenario: &'static str,
     /// The effective settings, name and value, in the order of the command line's help.
     pub settings: Vec<(String, String)>,
@@ -31,6 +31,8 @@ pub struct RunData {
     pub connect_us: Histogram<u64>,
     /// From the intended publish time to the message in the client's hands, microseconds.
     pub delivery_us: Histogram<u64>,
+    /// From when an event was due until the kernel had it from the publisher, microseconds.
+    pub publish_late_us: Histogram<u64>,
     /// Sums over the run.
     pub totals: Totals,
     /// By cause, most frequent first.
@@ -39,6 +41,10 @@ pub struct RunData {
     pub steps: Vec<Step>,
     /// The drop and return of all connections; only `storm` has it.
     pub storm: Option<StormData>,
+    /// The server beside a bare sender; only `floor` has it.
+    pub floor: Option<FloorData>,
+    /// Hostile clients beside the others; only `loris` has it.
+    pub loris: Option<LorisData>,
     /// What the self-check found before the run.
     pub preflight: Vec<PreflightFinding>,
     /// Why the exit code is not zero; empty if it is.
@@ -140,6 +146,21 @@ pub struct Totals {
     pub duplicates: u64,
     /// Events out of order.
     pub disordered: u64,
+    /// CPU time of the load generator after the ramp, microseconds.
+    pub client_cpu_us: u64,
+    /// CPU time of the server after the ramp, microseconds, if it was watched.
+    pub server_cpu_us: Option<u64>,
+    /// The time until all clients were connected.
+    pub ramp: Ramp,
+}
+
+/// What connecting took.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Ramp {
+    /// How long, milliseconds.
+    pub elapsed_ms: u64,
+    /// Events received meanwhile.
+    pub deliveries: u64,
     /// CPU time of the load generator, microseconds.
     pub client_cpu_us: u64,
     /// CPU time of the server, microseconds, if it was watched.
@@ -195,6 +216,106 @@ pub struct StormData {
     pub all_back_ms: Option<u64>,
     /// Until half, 90 % and 99 % of them were, milliseconds.
     pub back_ms: [Option<u64>; 3],
+}
+
+/// The server's CPU beside that of a bare sender.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct FloorData {
+    /// One per rate.
+    pub rates: Vec<FloorRate>,
+}
+
+/// One rate.
+#[derive(Debug, Clone, Serialize)]
+pub struct FloorRate {
+    /// Deliveries per second that were wanted.
+    pub deliveries_wanted_per_s: f64,
+    /// Alternating: the server, then the bare sender.
+    pub rounds: Vec<FloorRound>,
+    /// CPU per delivery of the server, microseconds, median of the rounds.
+    pub server_us_per_delivery: f64,
+    /// CPU per delivery of the bare sender, microseconds, median of the rounds.
+    pub bare_us_per_delivery: f64,
+    /// The first by the second.
+    pub server_to_bare: f64,
+}
+
+/// The server and then the bare sender, each over as long a time.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct FloorRound {
+    /// The server.
+    pub server: FloorSide,
+    /// The bare sender.
+    pub bare: FloorSide,
+}
+
+/// One of both.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct FloorSide {
+    /// How long was measured, milliseconds.
+    pub elapsed_ms: u64,
+    /// Events received.
+    pub deliveries: u64,
+    /// Bytes of a frame, header included, mean.
+    pub frame_bytes: f64,
+    /// User and system time of the process, /proc/PID/stat, microseconds.
+    pub cpu_us: u64,
+    /// The same by the scheduler, /proc/PID/task/*/schedstat, nanoseconds.
+    pub sched_ns: Option<u64>,
+    /// The scheduler's per delivery, microseconds; where there is none, that of stat.
+    pub us_per_delivery: f64,
+    /// CPU of the load generator's clients per delivery, microseconds.
+    pub client_us_per_delivery: f64,
+    /// Delivery latency.
+    pub latency: Percentiles,
+}
+
+/// Hostile clients, and the latency of the others.
+#[derive(Debug, Clone, Serialize)]
+pub struct LorisData {
+    /// What became of each kind.
+    pub kinds: Vec<LorisKind>,
+    /// Delivery latency of the ordinary clients before there were hostile ones.
+    pub latency_without: Percentiles,
+    /// The same over as long a time with them.
+    pub latency_with: Percentiles,
+}
+
+/// One kind of hostile client.
+#[derive(Debug, Clone, Serialize)]
+pub struct LorisKind {
+    /// What it does.
+    pub kind: &'static str,
+    /// How many there were.
+    pub connections: u64,
+    /// How many the server ended.
+    pub ended: u64,
+    /// How, by close code or HTTP status if it told one.
+    pub ends: Vec<LorisEnd>,
+    /// From connect to the end.
+    pub after: Option<LorisTimes>,
+}
+
+/// One way to end.
+#[derive(Debug, Clone, Serialize)]
+pub struct LorisEnd {
+    /// `http_408`, `close_1008`, `closed`, `reset` or `protocol_error`.
+    pub how: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// Percentiles in milliseconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct LorisTimes {
+    /// Median.
+    pub p50_ms: u64,
+    /// 90th percentile.
+    pub p90_ms: u64,
+    /// 99th percentile.
+    pub p99_ms: u64,
+    /// The largest.
+    pub max_ms: u64,
 }
 
 /// One line of the self-check.

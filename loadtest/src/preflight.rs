@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::data::{MachineData, PreflightFinding};
+use crate::settings::Settings;
 
 /// Descriptors that are not connections: epoll, threads' pipes, files, the broker.
 const DESCRIPTORS_RESERVED: u64 = 64;
@@ -14,27 +15,62 @@ const CONNECTION_BYTES: u64 = 6_000;
 
 /// What a run wants of the machine.
 #[derive(Debug, Clone, Copy)]
-pub struct Wanted {
+struct Wanted {
     /// Connections.
-    pub connections: u64,
+    connections: u64,
     /// Addresses to connect from, at least 1.
-    pub source_addresses: u64,
+    source_addresses: u64,
     /// New connections per second.
-    pub ramp_rate: f64,
+    ramp_rate: f64,
     /// Whether the server is on this machine.
-    pub is_local: bool,
+    is_local: bool,
 }
 
 /// This machine, with the soft limit of descriptors raised to the hard one.
-pub fn machine() -> MachineData {
+fn machine() -> MachineData {
     let descriptors = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1_024);
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     MachineData { kernel: kernel.trim().to_owned(), cores, descriptors }
 }
 
+/// A machine that has been looked at.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// It.
+    pub machine: MachineData,
+    /// What was found.
+    pub findings: Vec<PreflightFinding>,
+}
+
+/// Looks at this machine and prints what is not as it should be.
+///
+/// # Errors
+/// If the target cannot be reached and is not to be tried all the same.
+pub fn look(settings: &Settings, clients: usize) -> Result<Checked, String> {
+    let arguments = &settings.arguments;
+    let machine = machine();
+    let wanted = Wanted {
+        connections: clients as u64,
+        source_addresses: arguments.source_ips.len().max(1) as u64,
+        ramp_rate: arguments.ramp_rate,
+        is_local: settings.addr.ip().is_loopback(),
+    };
+    let findings = check(&wanted, &machine, Path::new("/"));
+    for finding in findings.iter().filter(|finding| finding.severity != "ok") {
+        let (severity, name) = (finding.severity, &finding.name);
+        eprintln!("{severity}: {name}: {}; fix: {}", finding.finding, finding.fix);
+    }
+    if is_hopeless(&findings) && !arguments.force {
+        return Err(format!(
+            "{clients} connections cannot be reached (--force tries all the same)"
+        ));
+    }
+    Ok(Checked { machine, findings })
+}
+
 /// What the limits allow. `root` is `/`, or a directory that stands for it in tests.
-pub fn check(wanted: &Wanted, machine: &MachineData, root: &Path) -> Vec<PreflightFinding> {
+fn check(wanted: &Wanted, machine: &MachineData, root: &Path) -> Vec<PreflightFinding> {
     let read = |path: &str| fs::read_to_string(root.join(path)).ok();
     let number = |path: &str| read(path).and_then(|text| text.trim().parse::<u64>().ok());
     let mut findings = vec![nofile(wanted, machine.descriptors)];
@@ -69,7 +105,7 @@ pub fn check(wanted: &Wanted, machine: &MachineData, root: &Path) -> Vec<Preflig
 }
 
 /// Whether a finding says that the target cannot be reached.
-pub fn is_hopeless(findings: &[PreflightFinding]) -> bool {
+fn is_hopeless(findings: &[PreflightFinding]) -> bool {
     findings.iter().any(|finding| finding.severity == "error")
 }
 

@@ -1,25 +1,35 @@
 //! The publisher: events at a rate, each with the time at which it was due.
 //!
 //! A late publisher does not hide a slow server: the latency of an event counts from its place in
-//! the schedule, not from when it was sent (coordinated omission). Channels take turns, so that the
-//! number of events of each follows from their sum.
+//! the schedule, not from when it was sent (coordinated omission). How late events were all the
+//! same is measured. Channels take turns, so that the number of events of each follows from their
+//! sum.
+//!
+//! It is a thread of its own that sleeps in the kernel: a runtime's timer is a millisecond coarse.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use hdrhistogram::Histogram;
+use tokio::runtime::Runtime;
 
 use crate::engine::event::SENT_MEMBER;
+use crate::engine::shared::{histogram, record};
+use crate::schedule::{Schedule, WallClock, sharpen_sleep, sleep_until};
 
 /// Events in a row before the connection is flushed.
-const FLUSH_EVENTS: u64 = 64;
+const FLUSH_EVENTS: usize = 64;
 
 /// What publisher and run share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// Events per second, as the bits of an f64.
     rate: AtomicU64,
     published: AtomicU64,
     is_stopped: AtomicBool,
+    /// From when an event was due until the kernel had it, microseconds.
+    late_us: Mutex<Histogram<u64>>,
 }
 
 /// A running publisher.
@@ -40,21 +50,27 @@ impl Publisher {
         rate: f64,
         payload_bytes: usize,
     ) -> Result<Self, String> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
+        // One thread for the connection; this one must not wait for it but where it says so.
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("nats")
             .enable_all()
             .build()
             .map_err(|error| error.to_string())?;
         let client = runtime
             .block_on(async_nats::connect(url))
             .map_err(|error| format!("--nats-url is {url:?}: {error}"))?;
-        let state = Arc::new(State::default());
-        state.rate.store(rate.to_bits(), Ordering::Relaxed);
+        let state = Arc::new(State {
+            rate: AtomicU64::new(rate.to_bits()),
+            published: AtomicU64::new(0),
+            is_stopped: AtomicBool::new(false),
+            late_us: Mutex::new(histogram()),
+        });
         let shared = Arc::clone(&state);
+        let broker = Broker { runtime, client, unflushed: Vec::with_capacity(FLUSH_EVENTS) };
         let thread = std::thread::Builder::new()
             .name("publisher".into())
-            .spawn(move || {
-                runtime.block_on(publish(&client, &channels, payload_bytes, &shared));
-            })
+            .spawn(move || publish(broker, &channels, payload_bytes, &shared))
             .map_err(|error| error.to_string())?;
         Ok(Self { state, thread: Some(thread) })
     }
@@ -62,6 +78,11 @@ impl Publisher {
     /// Events published.
     pub fn published(&self) -> u64 {
         self.state.published.load(Ordering::Relaxed)
+    }
+
+    /// How late the kernel had the events, microseconds.
+    pub fn late_us(&self) -> Histogram<u64> {
+        self.state.late_us.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Goes on at another rate.
@@ -79,47 +100,61 @@ impl Publisher {
     }
 }
 
-async fn publish(
-    client: &async_nats::Client,
-    channels: &[String],
-    payload_bytes: usize,
-    state: &State,
-) {
-    let mut rate = f64::from_bits(state.rate.load(Ordering::Relaxed));
-    let (mut base, mut since_base) = (Instant::now(), 0_u64);
-    let mut published = 0_u64;
-    let epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let began = Instant::now();
-    while !state.is_stopped.load(Ordering::Relaxed) {
-        let wanted = f64::from_bits(state.rate.load(Ordering::Relaxed));
-        if wanted != rate {
-            base += Duration::from_secs_f64(since_base as f64 / rate);
-            (rate, since_base) = (wanted, 0);
+/// The connection to the broker, and what it has not sent yet.
+struct Broker {
+    runtime: Runtime,
+    client: async_nats::Client,
+    /// When each event was due, at most [`FLUSH_EVENTS`].
+    unflushed: Vec<Instant>,
+}
+
+impl Broker {
+    fn publish(&mut self, channel: String, payload: Vec<u8>, due: Instant, state: &State) {
+        // It fails only when the connection is gone for good; the run misses the events then.
+        self.runtime.block_on(self.client.publish(channel, payload.into())).unwrap_or_default();
+        self.unflushed.push(due);
+        if self.unflushed.len() == FLUSH_EVENTS {
+            self.flush(state);
         }
-        let due = base + Duration::from_secs_f64(since_base as f64 / rate);
+    }
+
+    /// Returns when the kernel has all events.
+    fn flush(&mut self, state: &State) {
+        if self.unflushed.is_empty() {
+            return;
+        }
+        self.runtime.block_on(self.client.flush()).unwrap_or_default();
         let now = Instant::now();
-        if due > now {
-            client.flush().await.unwrap_or_default();
-            // In pieces, so that the end and another rate are noticed.
-            let wait = (due - now).min(Duration::from_millis(100));
-            tokio::time::sleep(wait).await;
-            if due > Instant::now() {
+        let mut late_us = state.late_us.lock().unwrap_or_else(PoisonError::into_inner);
+        for due in self.unflushed.drain(..) {
+            record(&mut late_us, now.saturating_duration_since(due).as_micros() as u64);
+        }
+    }
+}
+
+fn publish(mut broker: Broker, channels: &[String], payload_bytes: usize, state: &State) {
+    sharpen_sleep();
+    let clock = WallClock::read();
+    let rate = || f64::from_bits(state.rate.load(Ordering::Relaxed));
+    let mut schedule = Schedule::new(Instant::now(), rate());
+    let mut published = 0_u64;
+    while !state.is_stopped.load(Ordering::Relaxed) {
+        schedule.set_rate(rate());
+        let due = schedule.due();
+        if due > Instant::now() {
+            broker.flush(state);
+            if !sleep_until(due) {
                 continue;
             }
         }
-        let sent_us = (epoch + due.duration_since(began)).as_micros() as u64;
-        let payload = payload(sent_us, published, payload_bytes);
+        let payload = payload(clock.unix_us(due), published, payload_bytes);
         let channel = channels[published as usize % channels.len()].clone();
-        // It fails only when the connection is gone for good; the run misses the events then.
-        client.publish(channel, payload.into()).await.unwrap_or_default();
+        broker.publish(channel, payload, due, state);
+        schedule.advance();
         published += 1;
-        since_base += 1;
         state.published.store(published, Ordering::Relaxed);
-        if published.is_multiple_of(FLUSH_EVENTS) {
-            client.flush().await.unwrap_or_default();
-        }
     }
-    client.flush().await.unwrap_or_default();
+    broker.flush(state);
 }
 
 /// A JSON object of so many bytes that begins with the time.

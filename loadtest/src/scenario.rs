@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use crate::data::{RunData, Step, StormData};
+use crate::data::{LorisData, RunData, Step, StormData};
 use crate::engine::Command;
+use crate::loris::Loris;
 use crate::run::{Mark, Run};
 use crate::settings::{Scenario, Settings};
+use crate::{floor, preflight};
 
 /// Seconds without one connection more after which a ramp has met its ceiling.
 const STALLED_SECONDS: u32 = 15;
@@ -24,11 +26,21 @@ const STEPS_MAX: usize = 200;
 /// # Errors
 /// Why it could not begin.
 pub fn run(settings: &Settings, clients: usize) -> Result<RunData, String> {
-    let mut run = Run::prepare(settings, clients)?;
-    let rate = settings.arguments.ramp_rate;
-    run.tell(Command::Ramp { clients, rate });
-    let mut goes_on = ramp(&mut run);
-    let mut storm = None;
+    match settings.arguments.scenario {
+        Scenario::Floor => floor::run(settings, clients),
+        _ => run_one(settings, clients),
+    }
+}
+
+fn run_one(settings: &Settings, clients: usize) -> Result<RunData, String> {
+    let hostile = match settings.arguments.scenario {
+        Scenario::Loris => settings.arguments.loris,
+        _ => 0,
+    };
+    let checked = preflight::look(settings, clients + hostile)?;
+    let mut run = Run::prepare(settings, clients, checked)?;
+    let mut goes_on = ramp(&mut run, settings.arguments.ramp_rate);
+    let (mut storm, mut loris) = (None, None);
     if goes_on && settings.arguments.scenario != Scenario::Capacity {
         run.start_publisher()?;
     }
@@ -46,17 +58,27 @@ pub fn run(settings: &Settings, clients: usize) -> Result<RunData, String> {
                 hold(&mut run, settings.duration);
             }
         }
+        (Scenario::Loris, _) if goes_on => loris = Some(loris_of(&mut run, settings)?),
         _ if goes_on => {
             hold(&mut run, settings.duration);
         }
         _ => {}
     }
     run.drain();
-    Ok(run.finish(storm))
+    let mut data = run.finish(storm);
+    data.loris = loris;
+    Ok(data)
 }
 
-/// Until every client is subscribed or has given up, or nobody gets through any more.
-fn ramp(run: &mut Run<'_>) -> bool {
+/// Connects at the rate, until every client is subscribed or has given up, or nobody gets through any more.
+pub fn ramp(run: &mut Run<'_>, rate: f64) -> bool {
+    run.tell(Command::Ramp { clients: run.clients, rate });
+    let goes_on = connect(run);
+    run.end_ramp();
+    goes_on
+}
+
+fn connect(run: &mut Run<'_>) -> bool {
     let mut best = 0;
     let mut stalled_seconds = 0;
     loop {
@@ -75,7 +97,8 @@ fn ramp(run: &mut Run<'_>) -> bool {
     }
 }
 
-fn hold(run: &mut Run<'_>, duration: Duration) -> bool {
+/// Goes on for so long; false if ctrl-C was pressed.
+pub fn hold(run: &mut Run<'_>, duration: Duration) -> bool {
     (0..duration.as_secs()).all(|_| run.second())
 }
 
@@ -108,7 +131,7 @@ fn steps(run: &mut Run<'_>, settings: &Settings, factor: f64) {
 fn step(before: &Mark, after: &Mark, settings: &Settings, (rate, clients): (f64, usize)) -> Step {
     let seconds = after.at.duration_since(before.at).as_secs_f64();
     let counts = after.counts.since(before.counts);
-    let places = clients * settings.arguments.subscriptions.min(settings.channels.len());
+    let places = clients * settings.subscriptions.min(settings.channels.len());
     let per_event = places as f64 / settings.channels.len() as f64;
     let deliveries_wanted_per_s = rate * per_event;
     let deliveries_per_s = counts.deliveries as f64 / seconds;
@@ -128,6 +151,21 @@ fn step(before: &Mark, after: &Mark, settings: &Settings, (rate, clients): (f64,
             && latency.p99_us <= settings.arguments.p99_max_ms * 1_000
             && deliveries_per_s >= HELD_SHARE * deliveries_wanted_per_s,
     }
+}
+
+/// Measures the ordinary clients alone, and then beside hostile ones.
+fn loris_of(run: &mut Run<'_>, settings: &Settings) -> Result<LorisData, String> {
+    let began = run.mark();
+    let goes_on = hold(run, settings.duration);
+    let alone = run.mark();
+    let mut kinds = Vec::new();
+    if goes_on {
+        let loris = Loris::start(settings)?;
+        hold(run, settings.duration);
+        kinds = loris.end();
+    }
+    let latency_without = began.latency_until(&alone);
+    Ok(LorisData { kinds, latency_without, latency_with: alone.latency_until(&run.mark()) })
 }
 
 /// Drops everybody and waits until all are back; also whether the run goes on.

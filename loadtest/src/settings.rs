@@ -23,6 +23,13 @@ pub enum Scenario {
     Storm,
     /// As sustained, for hours.
     Soak,
+    /// As sustained, first alone and then beside hostile clients.
+    Loris,
+    /// The server's CPU per delivery beside that of a process that does nothing but send.
+    Floor,
+    /// That process; `floor` starts it.
+    #[value(hide = true)]
+    FloorSender,
 }
 
 impl Scenario {
@@ -35,6 +42,9 @@ impl Scenario {
             Self::Slow => "slow",
             Self::Storm => "storm",
             Self::Soak => "soak",
+            Self::Loris => "loris",
+            Self::Floor => "floor",
+            Self::FloorSender => "floor-sender",
         }
     }
 }
@@ -42,7 +52,7 @@ impl Scenario {
 /// Load and capacity tests of a WebSocket push server: finds the ceiling and names its cause.
 ///
 /// Exit code: 0 all went well, 1 something is missing, came twice or failed, 2 wrong arguments.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "odin-loadtest", version, max_term_width = 100, args_override_self = true)]
 pub struct Arguments {
     /// What to do.
@@ -51,15 +61,15 @@ pub struct Arguments {
     /// The server.
     #[arg(long, env = "WS_URL", default_value = "ws://127.0.0.1:3002/ws")]
     pub url: String,
-    /// Connections wanted.
+    /// Connections wanted [default: 5000 for floor, else 1000].
     #[arg(long, env = "TARGET_CONNECTIONS")]
     pub connections: Option<usize>,
     /// A step of the usual progression instead: 100, 1k, 5k, 10k or 18k; `all` runs one after the
     /// other until one fails.
     #[arg(long)]
     pub preset: Option<String>,
-    /// How long to hold, such as 90, 5m or 4h [default: 10s for capacity and storm, 4h for soak,
-    /// else 60s].
+    /// How long to hold, such as 90, 5m or 4h; floor, loris: of each measurement [default: 10s for capacity,
+    /// storm and floor, 75s for loris, 4h for soak, else 60s].
     #[arg(long, env = "DURATION")]
     pub duration: Option<String>,
     /// New connections per second.
@@ -72,9 +82,9 @@ pub struct Arguments {
     /// and patterns to subscribe to [default: 100 with --nats-url, else odin.token.>].
     #[arg(long, env = "CHANNELS")]
     pub channels: Option<String>,
-    /// Channels of the list that each client subscribes to; 0: none.
-    #[arg(long, env = "SUBSCRIPTIONS", default_value_t = 1)]
-    pub subscriptions: usize,
+    /// Channels of the list that each client subscribes to; 0: none [default: 10 for floor, else 1].
+    #[arg(long, env = "SUBSCRIPTIONS")]
+    pub subscriptions: Option<usize>,
     /// Publish to the server's stream through this NATS server.
     #[arg(long, env = "NATS_URL")]
     pub nats_url: Option<String>,
@@ -102,6 +112,18 @@ pub struct Arguments {
     /// storm: the longest wait of a client before it connects again, milliseconds.
     #[arg(long, default_value_t = 2_000)]
     pub jitter_ms: u64,
+    /// loris: hostile connections, of four kinds in turn.
+    #[arg(long, default_value_t = 400)]
+    pub loris: usize,
+    /// floor: deliveries per second, one measurement each.
+    #[arg(long, value_delimiter = ',', default_values_t = [50_000.0, 100_000.0])]
+    pub delivery_rates: Vec<f64>,
+    /// floor: measurements of server and bare sender, in turn.
+    #[arg(long, default_value_t = 3)]
+    pub rounds: usize,
+    /// floor: threads of the bare sender, each on a core of its own [default: one per core].
+    #[arg(long)]
+    pub sender_threads: Option<usize>,
     /// Percent of the clients that must get their subscription.
     #[arg(long, default_value_t = 100.0)]
     pub min_success: f64,
@@ -114,6 +136,9 @@ pub struct Arguments {
     /// Process of the server on this machine, whose CPU and memory are shown.
     #[arg(long)]
     pub server_pid: Option<u32>,
+    /// Or a command line that starts the server, split at spaces; it ends with the run.
+    #[arg(long, conflicts_with = "server_pid")]
+    pub server_cmd: Option<String>,
     /// The server's metrics instead, such as http://127.0.0.1:9302/metrics.
     #[arg(long)]
     pub metrics_url: Option<String>,
@@ -135,6 +160,10 @@ pub struct Arguments {
     /// Sleep between rounds of reading, microseconds: fewer wakes, and latencies that much longer.
     #[arg(long, default_value_t = 0)]
     pub poll_interval_us: u64,
+    /// Never sleep while waiting for events: the server's sends then do not pay for waking the
+    /// clients. Takes a core per thread; meant for measuring the server's CPU.
+    #[arg(long, conflicts_with = "poll_interval_us")]
+    pub poll: bool,
     /// Write the report as JSON.
     #[arg(long)]
     pub json: Option<PathBuf>,
@@ -154,7 +183,7 @@ const PRESETS: [(&str, usize); 5] =
     [("100", 100), ("1k", 1_000), ("5k", 5_000), ("10k", 10_000), ("18k", 18_000)];
 
 /// Arguments that can be used.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// As they were given.
     pub arguments: Arguments,
@@ -166,6 +195,8 @@ pub struct Settings {
     pub progression: Vec<usize>,
     /// How long to hold.
     pub duration: Duration,
+    /// Channels of the list that each client subscribes to.
+    pub subscriptions: usize,
     /// Channels and patterns to subscribe to; with a publisher also what it publishes to.
     pub channels: Vec<String>,
     /// The authority's certificates.
@@ -197,7 +228,18 @@ impl Settings {
         ) = (server, progression, duration, channels, ca_pem)
             && mistakes.is_empty()
         {
-            return Ok(Self { arguments, target, addr, progression, duration, channels, ca_pem });
+            let usual = if arguments.scenario == Scenario::Floor { 10 } else { 1 };
+            let subscriptions = arguments.subscriptions.unwrap_or(usual);
+            return Ok(Self {
+                arguments,
+                target,
+                addr,
+                progression,
+                duration,
+                subscriptions,
+                channels,
+                ca_pem,
+            });
         }
         Err(mistakes)
     }
@@ -211,8 +253,9 @@ impl Settings {
             ("duration".to_owned(), format!("{} s", self.duration.as_secs())),
             ("ramp-rate".to_owned(), arguments.ramp_rate.to_string()),
             ("channels".to_owned(), self.channels.len().to_string()),
-            ("subscriptions".to_owned(), arguments.subscriptions.to_string()),
+            ("subscriptions".to_owned(), self.subscriptions.to_string()),
             ("threads".to_owned(), arguments.threads.to_string()),
+            ("poll".to_owned(), arguments.poll.to_string()),
             ("compress".to_owned(), arguments.compress.to_string()),
             ("attempts".to_owned(), arguments.attempts.to_string()),
         ];
@@ -227,6 +270,13 @@ impl Settings {
                 list.push(("slow-bytes-per-second".to_owned(), bytes));
             }
             Scenario::Storm => list.push(("jitter-ms".to_owned(), arguments.jitter_ms.to_string())),
+            Scenario::Loris => list.push(("loris".to_owned(), arguments.loris.to_string())),
+            Scenario::Floor => {
+                let rates: Vec<String> =
+                    arguments.delivery_rates.iter().map(f64::to_string).collect();
+                list.push(("delivery-rates".to_owned(), rates.join(",")));
+                list.push(("rounds".to_owned(), arguments.rounds.to_string()));
+            }
             _ => {}
         }
         list
@@ -274,6 +324,25 @@ fn check_numbers(arguments: &Arguments) -> Vec<String> {
         "--step-factor must be above 1".into(),
     );
     check(
+        a.delivery_rates.iter().all(|rate| (1.0..=1e7).contains(rate)),
+        "--delivery-rates must be from 1 to 10000000 each".into(),
+    );
+    check(
+        (1..=100).contains(&a.rounds),
+        format!("--rounds is {}: it must be from 1 to 100", a.rounds),
+    );
+    check(
+        a.sender_threads.is_none_or(|threads| (1..=256).contains(&threads)),
+        "--sender-threads must be from 1 to 256".into(),
+    );
+    check(
+        a.scenario != Scenario::Floor
+            || (a.nats_url.is_some() && (a.server_pid.is_some() || a.server_cmd.is_some())),
+        "floor publishes and looks at the server's process: say where with --nats-url, and \
+         --server-pid or --server-cmd"
+            .into(),
+    );
+    check(
         a.scenario != Scenario::Fanout || a.nats_url.is_some(),
         "fanout publishes: say where with --nats-url, such as nats://127.0.0.1:4222".into(),
     );
@@ -295,6 +364,7 @@ fn progression(arguments: &Arguments) -> Result<Vec<usize>, String> {
         (Some(_), Some(_)) => Err("--connections and --preset both say how many: keep one".into()),
         (Some(0), None) => Err("--connections is 0: at least one is needed".into()),
         (Some(connections), None) => Ok(vec![connections]),
+        (None, None) if arguments.scenario == Scenario::Floor => Ok(vec![5_000]),
         (None, None) => Ok(vec![1_000]),
         (None, Some("all")) => Ok(PRESETS.iter().map(|(_, connections)| *connections).collect()),
         (None, Some(preset)) => {
@@ -310,8 +380,9 @@ fn progression(arguments: &Arguments) -> Result<Vec<usize>, String> {
 fn duration(arguments: &Arguments) -> Result<Duration, String> {
     let Some(text) = &arguments.duration else {
         return Ok(Duration::from_secs(match arguments.scenario {
-            Scenario::Capacity | Scenario::Storm => 10,
+            Scenario::Capacity | Scenario::Storm | Scenario::Floor => 10,
             Scenario::Soak => 4 * 3_600,
+            Scenario::Loris => 75,
             _ => 60,
         }));
     };

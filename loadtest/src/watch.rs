@@ -14,8 +14,11 @@ const METRICS_BYTES_MAX: u64 = 4 << 20;
 /// Sums since the process began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// CPU time, microseconds.
+    /// User and system time, microseconds, counted in ticks of 10,000.
     pub cpu_us: u64,
+    /// Time on a core by the scheduler's count, nanoseconds; `None` where the kernel does not tell
+    /// it, or the server is on another machine.
+    pub sched_ns: Option<u64>,
     /// Resident memory, bytes.
     pub rss_bytes: u64,
 }
@@ -58,7 +61,20 @@ fn process(pid: u32) -> Option<Usage> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
     let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(Usage { cpu_us, rss_bytes: kib * 1_024 })
+    Some(Usage { cpu_us, sched_ns: sched_ns(pid), rss_bytes: kib * 1_024 })
+}
+
+/// The sum over the threads that there are (Documentation/scheduler/sched-stats.rst: the first
+/// number of a thread's schedstat).
+fn sched_ns(pid: u32) -> Option<u64> {
+    let of_task = |task: fs::DirEntry| {
+        let text = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let sum = tasks.flatten().map(of_task).try_fold(0, |sum, ns| Some(sum + ns?))?;
+    // A kernel without the counts shows zeros.
+    (sum > 0).then_some(sum)
 }
 
 /// CPU time of this process's threads of that name, microseconds.
@@ -99,6 +115,7 @@ fn parse_metrics(text: &str) -> Option<Usage> {
     };
     Some(Usage {
         cpu_us: (value("process_cpu_seconds_total ")? * 1e6) as u64,
+        sched_ns: None,
         rss_bytes: value("process_resident_memory_bytes ")? as u64,
     })
 }
@@ -115,7 +132,7 @@ mod tests {
         assert!(own.rss_bytes > 100_000);
         let text = "HTTP/1.1 200 OK\r\n\r\n# HELP x\nprocess_cpu_seconds_total 1.5\n\
                     process_resident_memory_bytes 20480\n";
-        let usage = Usage { cpu_us: 1_500_000, rss_bytes: 20_480 };
+        let usage = Usage { cpu_us: 1_500_000, sched_ns: None, rss_bytes: 20_480 };
         assert_eq!(parse_metrics(text), Some(usage));
         assert!(Server::from_metrics_url("http://a:9302/metrics").is_ok());
         assert!(Server::from_metrics_url("a:9302").is_err());

@@ -139,6 +139,43 @@ fn holes_repetitions_and_disorder_fail_the_run() {
         peer.wait();
     });
     assert_eq!(others, (Some(1), [0, 5, 5, 15]));
+    let before_the_subscription = count(|_, peer| {
+        peer.subscribe_at(70);
+        peer.event(1, 70, 60);
+        peer.wait();
+    });
+    assert_eq!(before_the_subscription, (Some(1), [0, 0, 5, 5]));
+    let after_it = count(|_, peer| {
+        peer.subscribe_at(70);
+        peer.event(1, 80, 75);
+        peer.wait();
+    });
+    assert_eq!(after_it, (Some(1), [5, 0, 0, 5]));
+    let resync = count(|_, peer| {
+        peer.subscribe_at(70);
+        peer.event(1, 80, 70);
+        peer.text(r#"{"type":"resync","epoch":"b","reason":"stream_recreated"}"#);
+        peer.event(2, 3, 0);
+        peer.wait();
+    });
+    assert_eq!(resync, (Some(0), [0, 0, 0, 10]));
+}
+
+#[test]
+fn clients_that_never_sleep_receive_the_same() {
+    let url = server(|_, peer| {
+        peer.subscribe();
+        for number in 1..=20 {
+            peer.event(number, number, number - 1);
+        }
+        peer.wait();
+    });
+    let (code, report, stderr) = run(&url, &["--connections", "10", "--poll"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert_eq!(report["totals"]["deliveries"], 200);
+    assert_eq!(report["settings"]["poll"], "true");
+    let both = command().args(["capacity", "--poll", "--poll-interval-us", "9"]).output().unwrap();
+    assert_eq!(both.status.code(), Some(2), "it cannot sleep and not sleep");
 }
 
 #[test]
@@ -283,4 +320,95 @@ fn the_server_and_a_real_broker_lose_nothing() {
     let report = of("storm", "1");
     assert_eq!(report["storm"]["returned"], 200, "{:#}", report["storm"]);
     assert_eq!(report["totals"]["gaps"], 0);
+}
+
+#[test]
+fn the_server_beside_a_bare_sender() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_broker, nats_url) = nats(directory.path());
+    let (_server, url, pid) = odin_ws(&nats_url);
+    let (json, html) = (directory.path().join("report.json"), directory.path().join("report.html"));
+    let Output { status, stdout, .. } = command()
+        .args(["floor", "--url", &url, "--nats-url", &nats_url, "--server-pid", &pid.to_string()])
+        .args(["--connections", "100", "--channels", "20", "--subscriptions", "4", "--quiet"])
+        .args(["--delivery-rates", "500,1000", "--rounds", "2", "--duration", "1"])
+        .args([&"--json".as_ref(), &json.as_os_str(), &"--html".as_ref(), &html.as_os_str()])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&stdout);
+    assert_eq!(status.code(), Some(0), "{text}");
+    assert!(text.contains("bare sender") && text.contains("median"), "{text}");
+    assert!(std::fs::read_to_string(&html).unwrap().contains("bare sender"));
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let rates = report["floor"]["rates"].as_array().unwrap();
+    assert_eq!(rates.len(), 2);
+    for rate in rates {
+        assert!(rate["server_to_bare"].as_f64().unwrap() > 0.0, "{rate:#}");
+        let rounds = rate["rounds"].as_array().unwrap();
+        assert_eq!(rounds.len(), 2);
+        for round in rounds {
+            let [server, bare] = ["server", "bare"].map(|side| &round[side]);
+            assert!(server["deliveries"].as_u64().unwrap() > 0, "{round:#}");
+            assert!(bare["deliveries"].as_u64().unwrap() > 0, "{round:#}");
+            let bytes = |side: &Value| side["frame_bytes"].as_f64().unwrap();
+            assert!(
+                bytes(server) > 600.0 && (bytes(server) - bytes(bare)).abs() < 2.0,
+                "{round:#}"
+            );
+        }
+    }
+    assert_eq!(report["totals"]["gaps"], 0);
+}
+
+#[test]
+fn a_server_is_started_for_the_run() {
+    let start = |command_line: &str| {
+        let Output { status, stderr, .. } = command()
+            .args(["capacity", "--url", "ws://127.0.0.1:1/", "--connections", "1"])
+            .args(["--server-cmd", command_line])
+            .output()
+            .unwrap();
+        assert_eq!(status.code(), Some(1));
+        String::from_utf8(stderr).unwrap()
+    };
+    assert!(start("/nowhere/at-all x").contains("/nowhere/at-all"));
+    assert!(start("false").contains("ended at once"));
+}
+
+#[test]
+fn hostile_clients_are_told_apart_by_how_they_ended() {
+    // Five ordinary clients come first, then the kinds in turn.
+    let url = server(|number, peer| match number.checked_sub(5).map(|number| number % 4) {
+        Some(0) => peer.say(b"HTTP/1.1 408 Too slow\r\nConnection: close\r\n\r\n"),
+        Some(1) => {
+            peer.accept();
+            peer.say(&[0x88, 2, 0x03, 0xE9]);
+        }
+        Some(2) => {}
+        _ => {
+            peer.subscribe();
+            peer.wait();
+        }
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let json = directory.path().join("report.json");
+    let Output { status, stdout, .. } = command()
+        .args(["loris", "--url", &url, "--connections", "5", "--duration", "2", "--quiet"])
+        .args(["--loris", "8", "--json"])
+        .arg(&json)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&stdout);
+    assert_eq!(status.code(), Some(0), "{text}");
+    assert!(text.contains("hostile clients"), "{text}");
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let kinds = report["loris"]["kinds"].as_array().unwrap();
+    let how = |kind: &Value| {
+        let end = kind["ends"][0]["how"].as_str().unwrap_or("open").to_owned();
+        (kind["connections"].as_u64(), kind["ended"].as_u64(), end)
+    };
+    let of = |ended, end: &str| (Some(2), Some(ended), end.to_owned());
+    let expected = [of(2, "http_408"), of(2, "close_1001"), of(2, "closed"), of(0, "open")];
+    assert_eq!(kinds.iter().map(how).collect::<Vec<_>>(), expected, "{text}");
+    assert!(kinds[0]["after"]["p50_ms"].is_u64() && kinds[3]["after"].is_null(), "{text}");
 }

@@ -1,5 +1,6 @@
 //! Whether a connection got every event once and in order: by `seq` on the connection, by `pos`
-//! and `prev` on each channel.
+//! and `prev` on each channel. The first event of a channel is checked against the position of the
+//! subscription's acknowledgement: every later event of the channel is due, and no earlier one.
 //!
 //! Bound: [`CHANNELS_MAX`] channels of a connection are watched by position, 16 bytes each; `seq`
 //! is watched always.
@@ -44,6 +45,8 @@ pub struct Verdict {
 #[derive(Debug, Default)]
 pub struct Checker {
     last_seq: u64,
+    /// The server's newest position when it acknowledged the subscription; 0 if it told none.
+    acknowledged_pos: u64,
     /// Channel number and newest position.
     channels: Vec<(u32, u64)>,
 }
@@ -52,6 +55,17 @@ impl Checker {
     /// Starts afresh, as a new connection does.
     pub fn reset(&mut self) {
         *self = Self::default();
+    }
+
+    /// The subscription was acknowledged at this position.
+    pub fn on_acknowledged(&mut self, pos: u64) {
+        self.acknowledged_pos = pos;
+    }
+
+    /// What follows does not connect to what came before: positions may start afresh.
+    pub fn on_resync(&mut self) {
+        self.acknowledged_pos = 0;
+        self.channels.clear();
     }
 
     /// Takes the next event.
@@ -78,10 +92,26 @@ impl Checker {
                     *last = event.pos;
                 }
             }
-            None if self.channels.len() < CHANNELS_MAX => self.channels.push((channel, event.pos)),
+            None if self.channels.len() < CHANNELS_MAX => {
+                self.check_first(event, &mut verdict);
+                self.channels.push((channel, event.pos));
+            }
             None => {}
         }
         verdict
+    }
+
+    /// The server tells its position and adds the subscription in one step, so that nothing can
+    /// come between them: an event up to it is out of place, and one after it must not be missing.
+    fn check_first(&self, event: &Event<'_>, verdict: &mut Verdict) {
+        if self.acknowledged_pos == 0 {
+            return;
+        }
+        if event.pos <= self.acknowledged_pos {
+            verdict.is_disordered = true;
+        } else if event.prev > self.acknowledged_pos && verdict.gaps == 0 {
+            verdict.gaps = 1;
+        }
     }
 }
 
@@ -108,6 +138,21 @@ mod tests {
         assert_eq!(checker.check(&event(10, 50, 0), 0), fine, "the server knew none before");
         checker.reset();
         assert_eq!(checker.check(&event(1, 60, 50), 0), fine);
+    }
+
+    #[test]
+    fn the_first_event_of_a_channel_follows_the_acknowledgement() {
+        let mut checker = Checker::default();
+        let fine = Verdict::default();
+        checker.on_acknowledged(100);
+        assert_eq!(checker.check(&event(1, 101, 90), 0), fine);
+        assert_eq!(checker.check(&event(2, 102, 0), 1), fine, "the channel's first at all");
+        assert_eq!(checker.check(&event(3, 103, 100), 2), fine, "prev was the newest of all");
+        assert!(checker.check(&event(4, 100, 90), 3).is_disordered, "before the subscription");
+        assert_eq!(checker.check(&event(5, 110, 105), 4).gaps, 1, "105 was due");
+        assert_eq!(checker.check(&event(7, 120, 115), 5).gaps, 1, "by seq, counted once");
+        checker.on_resync();
+        assert_eq!(checker.check(&event(8, 3, 0), 0), fine, "another stream");
     }
 
     #[test]

@@ -75,10 +75,21 @@ pub struct EngineSettings {
     pub attempts_max: u32,
     /// SO_RCVBUF of clients that read slowly.
     pub slow_receive_bytes: usize,
-    /// Sleep between rounds, so that several messages are read at once; zero: none.
-    pub poll_interval: Duration,
+    /// How the thread waits for its sockets.
+    pub waiting: Waiting,
     /// When the run began.
     pub began: Instant,
+}
+
+/// How the thread waits for its sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waiting {
+    /// In epoll, until a socket is ready.
+    Sleeping,
+    /// In epoll, and so long before it, so that several messages are read at once.
+    Pausing(Duration),
+    /// Not at all: it asks again and again, and whoever sends to it has nobody to wake.
+    Spinning,
 }
 
 /// Who subscribes to what.
@@ -261,7 +272,6 @@ impl Engine {
                 // Without it nothing can be measured: what was, stays.
                 Err(_) => return self.hand_over(),
             }
-            self.sink.read_clock();
             for event in &events {
                 if event.token() != WAKE {
                     self.on_ready(event.token().0, event);
@@ -274,14 +284,17 @@ impl Engine {
                 self.read_slowly();
                 self.hand_over();
             }
-            if !self.settings.poll_interval.is_zero() {
-                std::thread::sleep(self.settings.poll_interval);
+            if let Waiting::Pausing(pause) = self.settings.waiting {
+                std::thread::sleep(pause);
             }
         }
     }
 
     /// Until the next thing that is due.
     fn timeout(&self, next_tick: Instant) -> Duration {
+        if self.settings.waiting == Waiting::Spinning {
+            return Duration::ZERO;
+        }
         let now = Instant::now();
         let mut due = next_tick;
         if let Some(Reverse((at, _, _))) = self.timers.peek() {

@@ -63,8 +63,9 @@ impl Default for Sink {
 }
 
 impl Sink {
-    /// The time of day of what is read from here on: once per round is often enough.
-    pub(super) fn read_clock(&mut self) {
+    /// The time of day of what has just been read. Once per read, not per round: a round may take
+    /// milliseconds, by which its last events would seem to have been too early.
+    fn read_clock(&mut self) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.now_us = since.as_micros() as u64;
     }
@@ -88,7 +89,15 @@ impl Sink {
             Incoming::Text(text) => match event::scan(text) {
                 Some(event) => self.on_event(&event, text.len(), checker, pace),
                 None => {
-                    let message = serde_json::from_slice(text).unwrap_or(Value::Null);
+                    let message: Value = serde_json::from_slice(text).unwrap_or_default();
+                    // At once: events of the same read are checked against it.
+                    match message["type"].as_str() {
+                        Some("subscribed") => {
+                            checker.on_acknowledged(message["pos"].as_u64().unwrap_or(0));
+                        }
+                        Some("resync") => checker.on_resync(),
+                        _ => {}
+                    }
                     self.controls.push(Control::Message(message));
                 }
             },
@@ -167,6 +176,7 @@ impl Engine {
                 None
             }
             Ok(count) => {
+                self.sink.read_clock();
                 self.sink.counts.received_bytes += count as u64;
                 self.on_bytes(index, &buffer[..count]);
                 Some(count)

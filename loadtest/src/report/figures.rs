@@ -18,15 +18,15 @@ const CONNECTIONS_APART_MIN: u64 = 100;
 pub struct Figures {
     /// Clients that connected, of those wanted, 0 to 1.
     pub success_rate: Option<f64>,
-    /// Deliveries per second, mean of the run.
+    /// Deliveries per second, mean of the time after the ramp.
     pub deliveries_per_s: f64,
-    /// CPU of the load generator, percent of one core, mean of the run.
+    /// CPU of the load generator, percent of one core, mean of the time after the ramp.
     pub client_cpu_percent: f64,
-    /// CPU of the server, percent of one core, mean of the run.
+    /// CPU of the server, percent of one core, mean of the time after the ramp.
     pub server_cpu_percent: Option<f64>,
-    /// CPU of the load generator per delivery, microseconds.
+    /// CPU of the load generator per delivery after the ramp, microseconds.
     pub client_us_per_delivery: Option<f64>,
-    /// CPU of the server per delivery, microseconds.
+    /// CPU of the server per delivery after the ramp, microseconds.
     pub server_us_per_delivery: Option<f64>,
     /// The load generator's CPU as a share of the server's.
     pub client_to_server_cpu: Option<f64>,
@@ -54,8 +54,10 @@ pub struct Egress {
 /// Computes the figures of a run.
 pub fn figures(data: &RunData) -> Figures {
     let totals = &data.totals;
-    let seconds = data.elapsed_ms as f64 / 1e3;
-    let per_delivery = |amount: u64| ratio(amount as f64, totals.deliveries as f64);
+    let ramp = &totals.ramp;
+    let seconds = data.elapsed_ms.saturating_sub(ramp.elapsed_ms) as f64 / 1e3;
+    let deliveries = totals.deliveries.saturating_sub(ramp.deliveries) as f64;
+    let per_delivery = |amount: u64| ratio(amount as f64, deliveries);
     let client_us = totals.client_cpu_us as f64;
     let server_us = totals.server_cpu_us.map(|us| us as f64);
     let open: f64 = data.samples.iter().map(|s| s.connected as f64 * f64::from(s.seconds)).sum();
@@ -69,7 +71,7 @@ pub fn figures(data: &RunData) -> Figures {
     });
     Figures {
         success_rate: ratio(totals.succeeded as f64, totals.target as f64),
-        deliveries_per_s: ratio(totals.deliveries as f64, seconds).unwrap_or(0.0),
+        deliveries_per_s: ratio(deliveries, seconds).unwrap_or(0.0),
         client_cpu_percent: ratio(client_us / 1e4, seconds).unwrap_or(0.0),
         server_cpu_percent: server_us.and_then(|us| ratio(us / 1e4, seconds)),
         client_us_per_delivery: per_delivery(totals.client_cpu_us),
@@ -77,7 +79,7 @@ pub fn figures(data: &RunData) -> Figures {
         client_to_server_cpu: server_us.and_then(|us| ratio(client_us, us)),
         server_rss_bytes_max: servers(data).map(|(_, rss)| rss).max(),
         server_rss_bytes_per_connection: rss_per_connection(data),
-        bytes_per_delivery: per_delivery(totals.received_bytes),
+        bytes_per_delivery: ratio(totals.received_bytes as f64, totals.deliveries as f64),
         bytes_per_connection_s,
         egress: egress.unwrap_or_default(),
     }

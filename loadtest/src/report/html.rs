@@ -24,6 +24,7 @@ pub fn html(data: &RunData) -> String {
     out.push_str("</div>\n");
     failures(&mut out, data);
     steps(&mut out, data);
+    table::grids(data).iter().for_each(|grid| out.push_str(&grid.html()));
     out.push_str("<div class=\"two\">\n");
     let storm = data.storm.as_ref().map(|storm| {
         vec![
@@ -35,7 +36,7 @@ pub fn html(data: &RunData) -> String {
     for (title, rows) in [
         ("Connections", Some(table::connections(data, &computed))),
         ("Deliveries", Some(table::deliveries(data, &computed))),
-        ("Cost", Some(table::cost(&computed))),
+        ("Cost", Some(table::cost(data, &computed))),
         ("Reconnect storm", storm),
     ] {
         if let Some(rows) = rows {
@@ -49,7 +50,7 @@ pub fn html(data: &RunData) -> String {
 }
 
 /// Text that is no markup.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         match c {

@@ -12,7 +12,7 @@ use super::figures::figures;
 use crate::data::RunData;
 
 /// Version of the names.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Steps per halving of the distance to 100 % in the list of percentiles.
 const TICKS_PER_HALF: u32 = 2;
@@ -35,9 +35,12 @@ pub fn json(data: &RunData) -> Value {
         "figures": figures(data),
         "connect": histogram(&data.connect_us),
         "delivery": histogram(&data.delivery_us),
+        "publish_late": histogram(&data.publish_late_us),
         "failures": data.failures,
         "steps": data.steps,
         "storm": data.storm,
+        "floor": data.floor,
+        "loris": data.loris,
         "preflight": data.preflight,
         "samples": data.samples,
     })

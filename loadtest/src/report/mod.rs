@@ -6,6 +6,9 @@
 //! table    the text at the end of a run
 //! json     for programs; its names are stable
 //! html     one self-contained page
+//! grid     a table of columns, as text and as markup
+//! floor    the server beside a bare sender
+//! loris    hostile clients
 //! chart    a chart as SVG
 //! series   the samples as a chart's lines
 //! page     the page's style and script
@@ -15,8 +18,11 @@
 
 mod chart;
 mod figures;
+mod floor;
+mod grid;
 mod html;
 mod json;
+mod loris;
 mod page;
 mod series;
 mod table;

@@ -3,8 +3,9 @@
 use hdrhistogram::Histogram;
 
 use super::figures::{Figures, figures};
-use super::unit;
-use crate::data::{FailureCount, Percentiles, RunData, Step, StormData};
+use super::grid::Grid;
+use super::{floor, loris, unit};
+use crate::data::{FailureCount, Percentiles, Ramp, RunData, Step, StormData};
 
 /// The report for a terminal.
 pub fn table(data: &RunData) -> String {
@@ -12,12 +13,19 @@ pub fn table(data: &RunData) -> String {
     let mut out = verdict(data);
     section(&mut out, "connections", &connections(data, &computed));
     section(&mut out, "deliveries", &deliveries(data, &computed));
-    section(&mut out, "cost", &cost(&computed));
+    section(&mut out, "cost", &cost(data, &computed));
     storm(&mut out, data.storm.as_ref());
     steps(&mut out, &data.steps);
+    grids(data).iter().for_each(|grid| out.push_str(&grid.text()));
     failures(&mut out, &data.failures);
     preflight(&mut out, data);
     out
+}
+
+/// What only some scenarios have.
+pub fn grids(data: &RunData) -> Vec<Grid> {
+    let floor = data.floor.as_ref().map(floor::grid);
+    floor.into_iter().chain(data.loris.as_ref().map(loris::grid)).collect()
 }
 
 /// What the run was and how it ended.
@@ -100,11 +108,12 @@ pub fn deliveries(data: &RunData, computed: &Figures) -> Rows {
             ),
         ),
         ("latency", percentiles(&data.delivery_us)),
+        ("publisher late", percentiles(&data.publish_late_us)),
     ]
 }
 
 /// Name and value of what it took.
-pub fn cost(computed: &Figures) -> Rows {
+pub fn cost(data: &RunData, computed: &Figures) -> Rows {
     let each = |us: Option<f64>| {
         us.map_or(String::new(), |us| format!(", {} per delivery", unit::time_us(us)))
     };
@@ -128,6 +137,7 @@ pub fn cost(computed: &Figures) -> Rows {
             ),
         ),
     ];
+    rows.push(("CPU of the ramp", ramp(&data.totals.ramp)));
     if let Some(rss) = computed.server_rss_bytes_max {
         let connection = computed
             .server_rss_bytes_per_connection
@@ -149,6 +159,13 @@ pub fn cost(computed: &Figures) -> Rows {
         rows.push((name, format!("{} a month (computed)", unit::traffic(egress.bytes_per_month))));
     }
     rows
+}
+
+fn ramp(ramp: &Ramp) -> String {
+    let seconds = |us: u64| unit::time_us(us as f64);
+    let server = ramp.server_cpu_us.map_or(String::new(), |us| format!("server {}, ", seconds(us)));
+    let elapsed = unit::time_us(ramp.elapsed_ms as f64 * 1e3);
+    format!("{server}clients {} in {elapsed}, not contained above", seconds(ramp.client_cpu_us))
 }
 
 /// A difference of memory.

@@ -21,10 +21,13 @@ fn empty() -> RunData {
         samples: Vec::new(),
         connect_us: Histogram::new(3).unwrap(),
         delivery_us: Histogram::new(3).unwrap(),
+        publish_late_us: Histogram::new(3).unwrap(),
         totals: Totals::default(),
         failures: Vec::new(),
         steps: Vec::new(),
         storm: None,
+        floor: None,
+        loris: None,
         preflight: Vec::new(),
         verdict: Vec::new(),
     }
@@ -231,7 +234,7 @@ fn json_survives_a_round_trip() {
         let value = json(&data);
         let again: serde_json::Value = serde_json::from_str(&value.to_string()).unwrap();
         assert_eq!(again, value);
-        assert_eq!(again["version"], 1);
+        assert_eq!(again["version"], 2);
         assert_eq!(again["passed"], data.verdict.is_empty());
         assert_eq!(again["totals"]["deliveries"], data.totals.deliveries);
         assert_eq!(again["samples"].as_array().map(Vec::len), Some(data.samples.len()));

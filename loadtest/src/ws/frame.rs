@@ -249,20 +249,52 @@ fn header(bytes: &[u8], limits: &ReadLimits) -> Result<Option<Header>, ProtocolE
 
 /// Appends a client's frame, masked (section 5.3).
 pub fn put_frame(out: &mut Vec<u8>, opcode: u8, payload: &[u8], mask: [u8; 4]) {
-    out.push(0x80 | opcode);
-    match payload.len() {
-        length @ 0..=125 => out.push(0x80 | length as u8),
-        length @ 126..=65_535 => {
-            out.push(0x80 | 126);
-            out.extend_from_slice(&(length as u16).to_be_bytes());
-        }
-        length => {
-            out.push(0x80 | 127);
-            out.extend_from_slice(&(length as u64).to_be_bytes());
-        }
-    }
+    put_header(out, opcode, 0x80, payload.len());
     out.extend_from_slice(&mask);
     out.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+}
+
+/// Appends a server's text frame, for the bare sender.
+pub fn put_server_frame(out: &mut Vec<u8>, text: &[u8]) {
+    put_header(out, TEXT, 0, text.len());
+    out.extend_from_slice(text);
+}
+
+/// Bytes of the header of a server's frame.
+pub fn server_header_bytes(payload: usize) -> usize {
+    match payload {
+        0..=125 => 2,
+        126..=65_535 => 4,
+        _ => 10,
+    }
+}
+
+fn put_header(out: &mut Vec<u8>, opcode: u8, mask_bit: u8, payload: usize) {
+    out.push(0x80 | opcode);
+    match payload {
+        0..=125 => out.push(mask_bit | payload as u8),
+        126..=65_535 => {
+            out.push(mask_bit | 126);
+            out.extend_from_slice(&(payload as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(mask_bit | 127);
+            out.extend_from_slice(&(payload as u64).to_be_bytes());
+        }
+    }
+}
+
+/// The payload of the client's frame at the front of `bytes`, for the bare sender; `None` if it is
+/// not complete.
+pub fn unmask(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (length, start) = match (bytes.get(1)? & 0x7F, bytes) {
+        (126, [_, _, high, low, ..]) => (usize::from(u16::from_be_bytes([*high, *low])), 4),
+        (126 | 127, _) => return None,
+        (length, _) => (usize::from(length), 2),
+    };
+    let mask = bytes.get(start..start + 4)?;
+    let payload = bytes.get(start + 4..start + 4 + length)?;
+    Some(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect())
 }
 
 #[cfg(test)]
@@ -293,6 +325,23 @@ mod tests {
             });
         })?;
         Ok(seen)
+    }
+
+    #[test]
+    fn frames_of_both_sides_fit() {
+        for length in [0, 125, 126, 700, 65_535, 65_536] {
+            let text = "x".repeat(length);
+            let mut out = Vec::new();
+            put_server_frame(&mut out, text.as_bytes());
+            assert_eq!(out.len(), length + server_header_bytes(length));
+            assert_eq!(read(&mut FrameReader::default(), &out), Ok(vec![text.clone()]));
+            let mut masked = Vec::new();
+            put_frame(&mut masked, 1, text.as_bytes(), [1, 2, 3, 4]);
+            if length <= 65_535 {
+                assert_eq!(unmask(&masked), Some(text.into_bytes()));
+                assert_eq!(unmask(&masked[..masked.len() - 1]), None);
+            }
+        }
     }
 
     #[test]

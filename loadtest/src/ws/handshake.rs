@@ -189,7 +189,8 @@ pub fn parse_response(
     Ok(Response::Upgraded { head_bytes, deflate })
 }
 
-fn accept(key: &str) -> String {
+/// The value of `Sec-WebSocket-Accept` for this key.
+pub fn accept(key: &str) -> String {
     let mut hash = Sha1::new();
     hash.update(key.as_bytes());
     hash.update(KEY_SUFFIX);

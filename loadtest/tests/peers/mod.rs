@@ -45,6 +45,12 @@ impl Peer {
 
     /// Upgrades, and reads the first frame: the subscription.
     pub fn upgrade(&mut self) -> String {
+        self.accept();
+        self.frame()
+    }
+
+    /// Upgrades.
+    pub fn accept(&mut self) {
         let head = self.request();
         let line = head.lines().find(|line| line.starts_with("Sec-WebSocket-Key: ")).unwrap();
         let mut hash = Sha1::new();
@@ -58,7 +64,6 @@ impl Peer {
             )
             .as_bytes(),
         );
-        self.frame()
     }
 
     /// Reads one short frame of the client; its text.
@@ -94,11 +99,18 @@ impl Peer {
         self.say(&frame);
     }
 
-    /// Upgrades and acknowledges the subscription.
+    /// Upgrades and acknowledges the subscription, without a position.
     pub fn subscribe(&mut self) {
+        self.subscribe_at(0);
+    }
+
+    /// The same at this position of the stream.
+    pub fn subscribe_at(&mut self, pos: u64) {
         self.upgrade();
         self.text(r#"{"type":"welcome","connection_id":"a"}"#);
-        self.text(r#"{"type":"subscribed","channels":["odin.token.>"],"rejected":[],"total":1}"#);
+        self.text(&format!(
+            r#"{{"type":"subscribed","channels":["odin.token.>"],"rejected":[],"total":1,"pos":{pos}}}"#
+        ));
     }
 
     pub fn event(&mut self, seq: u64, pos: u64, prev: u64) {
