@@ -4,6 +4,7 @@
 //! handshake   request head -> upgrade, probe or refusal
 //! frame       frame headers (RFC 6455, section 5.2), masking
 //! decoder     bytes of one connection -> messages; fragments, UTF-8, control frames
+//! extension   offers of permessage-deflate -> what is agreed (RFC 7692, section 7.1)
 //! close       close codes and reasons (RFC 6455, section 7.4)
 //! command     client text -> Command
 //! message     server messages -> text
@@ -14,6 +15,7 @@ pub mod close;
 pub mod command;
 pub mod decoder;
 pub mod envelope;
+pub mod extension;
 pub mod frame;
 pub mod handshake;
 pub mod message;
