@@ -32,7 +32,7 @@ impl CloseReason {
             Self::SlowClient | Self::CommandFlood | Self::OverBudget => 1008,
             Self::Wire(WireError::Protocol(_)) => 1002,
             Self::Wire(WireError::InvalidUtf8) => 1007,
-            Self::Wire(WireError::TooLarge { .. }) => 1009,
+            Self::Wire(WireError::TooLarge { .. } | WireError::RatioExceeded { .. }) => 1009,
         }
     }
 
@@ -48,6 +48,7 @@ impl CloseReason {
             Self::Wire(WireError::Protocol(rule)) => rule,
             Self::Wire(WireError::InvalidUtf8) => "text is not UTF-8",
             Self::Wire(WireError::TooLarge { .. }) => "message too large",
+            Self::Wire(WireError::RatioExceeded { .. }) => "message inflates too far",
         }
     }
 }

@@ -8,6 +8,7 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::decoder::WireError;
+use super::extension::Compression;
 
 /// The longest header that a server sends: two bytes and a 64-bit length, no mask.
 pub const HEADER_BYTES_MAX: usize = 10;
@@ -60,6 +61,8 @@ impl Opcode {
 pub struct ClientHeader {
     /// Whether this is the last frame of its message.
     pub is_final: bool,
+    /// Whether it begins a message that is compressed (RFC 7692, section 6).
+    pub is_compressed: bool,
     /// What it carries.
     pub opcode: Opcode,
     /// The payload's bytes.
@@ -70,12 +73,17 @@ pub struct ClientHeader {
     pub header_bytes: usize,
 }
 
-/// Reads the header of a client's frame; `None` if `bytes` do not hold all of it yet.
+/// Reads the header of a client's frame; `None` if `bytes` do not hold all of it yet. With
+/// [`Compression::Deflate`] RSV1 is legal on a frame of text or bytes: the first one of a message.
 ///
 /// # Errors
-/// [`WireError::Protocol`] for a reserved bit or opcode, a frame without a mask, a length that is
-/// not minimal or over 2^63, a control frame that is fragmented or over 125 bytes.
-pub fn parse_client_header(bytes: &[u8]) -> Result<Option<ClientHeader>, WireError> {
+/// [`WireError::Protocol`] for a reserved bit or opcode, RSV1 on a continuation or a control
+/// frame, a frame without a mask, a length that is not minimal or over 2^63, a control frame that
+/// is fragmented or over 125 bytes.
+pub fn parse_client_header(
+    bytes: &[u8],
+    compression: Compression,
+) -> Result<Option<ClientHeader>, WireError> {
     let mut cursor = Cursor::new(bytes);
     let Some((header, length)) =
         FrameHeader::parse(&mut cursor).map_err(|_| WireError::Protocol("reserved opcode"))?
@@ -83,7 +91,8 @@ pub fn parse_client_header(bytes: &[u8]) -> Result<Option<ClientHeader>, WireErr
         return Ok(None);
     };
     let header_bytes = cursor.position() as usize;
-    if header.rsv1 || header.rsv2 || header.rsv3 {
+    let is_compressed = header.rsv1;
+    if (is_compressed && compression == Compression::Off) || header.rsv2 || header.rsv3 {
         return Err(WireError::Protocol("reserved bit set"));
     }
     let Some(mask) = header.mask else {
@@ -103,13 +112,17 @@ pub fn parse_client_header(bytes: &[u8]) -> Result<Option<ClientHeader>, WireErr
             return Err(WireError::Protocol("reserved opcode"));
         }
     };
+    if is_compressed && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+        return Err(WireError::Protocol("compression marked inside a message"));
+    }
     if opcode.is_control() && !header.is_final {
         return Err(WireError::Protocol("fragmented control frame"));
     }
     if opcode.is_control() && length > CONTROL_BYTES_MAX as u64 {
         return Err(WireError::Protocol("control frame over 125 bytes"));
     }
-    Ok(Some(ClientHeader { is_final: header.is_final, opcode, length, mask, header_bytes }))
+    let is_final = header.is_final;
+    Ok(Some(ClientHeader { is_final, is_compressed, opcode, length, mask, header_bytes }))
 }
 
 /// Writes the header of an unfragmented server frame into `out`; returns its length.
@@ -196,7 +209,35 @@ mod tests {
             (&[0x89, 0xFE, 0, 126, 0, 0, 0, 0], "control frame over 125 bytes"),
         ];
         for (bytes, rule) in cases {
-            assert_eq!(parse_client_header(bytes), Err(WireError::Protocol(rule)), "{bytes:x?}");
+            let result = parse_client_header(bytes, Compression::Off);
+            assert_eq!(result, Err(WireError::Protocol(rule)), "{bytes:x?}");
+        }
+    }
+
+    #[test]
+    fn rsv1_marks_the_first_frame_of_a_message_if_that_was_agreed() {
+        for first in [0xC1, 0x41, 0xC2, 0x42] {
+            let bytes = [first, 0x80, 0, 0, 0, 0];
+            let header = parse_client_header(&bytes, Compression::Deflate).unwrap().unwrap();
+            assert!(header.is_compressed);
+            assert_eq!(header.is_final, first & FIN != 0);
+            let off = parse_client_header(&bytes, Compression::Off);
+            assert_eq!(off, Err(WireError::Protocol("reserved bit set")));
+        }
+        let inside = "compression marked inside a message";
+        let cases = [
+            (0xC0, inside),
+            (0x40, inside),
+            (0xC8, inside),
+            (0xC9, inside),
+            (0xCA, inside),
+            (0xE1, "reserved bit set"),
+            (0xD1, "reserved bit set"),
+            (0xC3, "reserved opcode"),
+        ];
+        for (first, rule) in cases {
+            let result = parse_client_header(&[first, 0x80, 0, 0, 0, 0], Compression::Deflate);
+            assert_eq!(result, Err(WireError::Protocol(rule)), "{first:x}");
         }
     }
 

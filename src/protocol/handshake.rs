@@ -6,10 +6,15 @@
 
 use std::fmt::Write as _;
 
-use http::header::{CONNECTION, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::HeaderValue;
+use http::header::{
+    CONNECTION, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
 use tungstenite::error::{Error, ProtocolError};
 use tungstenite::handshake::machine::TryParse as _;
 use tungstenite::handshake::server::{Request, create_response, write_response};
+
+use super::extension::{Compression, Deflate, negotiate};
 
 /// The longest request head that is read.
 pub const HEAD_BYTES_MAX: usize = 8_192;
@@ -25,6 +30,8 @@ pub enum Head {
         path: String,
         /// The whole response.
         response: Vec<u8>,
+        /// The compression that the response agrees to.
+        deflate: Option<Deflate>,
     },
     /// A plain GET: a probe or a mistake.
     Get {
@@ -119,11 +126,12 @@ pub fn json_response(status: &str, headers: &str, body: &str) -> Vec<u8> {
     out.into_bytes()
 }
 
-/// Reads a request head; `None` if it is not complete yet.
+/// Reads a request head; `None` if it is not complete yet. With [`Compression::Deflate`] the
+/// first acceptable offer of permessage-deflate is taken (RFC 7692, section 5.1).
 ///
 /// # Errors
 /// The refusal to answer with.
-pub fn parse(buffer: &[u8]) -> Result<Option<Head>, Refusal> {
+pub fn parse(buffer: &[u8], compression: Compression) -> Result<Option<Head>, Refusal> {
     let (head_bytes, request) = match Request::try_parse(buffer) {
         Ok(Some(parsed)) => parsed,
         Ok(None) if buffer.len() >= HEAD_BYTES_MAX => return Err(Refusal::HeadTooLarge),
@@ -136,16 +144,31 @@ pub fn parse(buffer: &[u8]) -> Result<Option<Head>, Refusal> {
     }
     let path = request.uri().path().to_owned();
     let refusal = match create_response(&request) {
-        Ok(response) => {
-            let mut bytes = Vec::with_capacity(160);
+        Ok(mut response) => {
+            let agreed = agree(&request, compression);
+            let deflate = agreed.as_ref().map(|(deflate, _)| *deflate);
+            if let Some((_, value)) = agreed {
+                response.headers_mut().insert(SEC_WEBSOCKET_EXTENSIONS, value);
+            }
+            let mut bytes = Vec::with_capacity(256);
             return match write_response(&mut bytes, &response) {
-                Ok(()) => Ok(Some(Head::Upgrade { head_bytes, path, response: bytes })),
+                Ok(()) => Ok(Some(Head::Upgrade { head_bytes, path, response: bytes, deflate })),
                 Err(_) => Err(Refusal::Malformed),
             };
         }
         Err(_) => missing_for_upgrade(&request),
     };
     Ok(Some(Head::Get { path, refusal }))
+}
+
+/// Lines that are not ASCII offer nothing: they do not follow the grammar.
+fn agree(request: &Request, compression: Compression) -> Option<(Deflate, HeaderValue)> {
+    if compression == Compression::Off {
+        return None;
+    }
+    let lines = request.headers().get_all(SEC_WEBSOCKET_EXTENSIONS);
+    let (deflate, value) = negotiate(lines.iter().filter_map(|line| line.to_str().ok()))?;
+    Some((deflate, HeaderValue::from_str(&value).ok()?))
 }
 
 fn missing_for_upgrade(request: &Request) -> Refusal {
@@ -180,13 +203,17 @@ mod tests {
     #[test]
     fn the_example_of_the_rfc_is_accepted_at_its_last_byte() {
         for end in 0..UPGRADE_HEAD.len() {
-            assert!(parse(&UPGRADE_HEAD.as_bytes()[..end]).unwrap().is_none(), "{end}");
+            assert!(
+                parse(&UPGRADE_HEAD.as_bytes()[..end], Compression::Off).unwrap().is_none(),
+                "{end}"
+            );
         }
         let with_frames = format!("{UPGRADE_HEAD}rest");
-        match parse(with_frames.as_bytes()) {
-            Ok(Some(Head::Upgrade { head_bytes, path, response })) => {
+        match parse(with_frames.as_bytes(), Compression::Off) {
+            Ok(Some(Head::Upgrade { head_bytes, path, response, deflate })) => {
                 assert_eq!(head_bytes, UPGRADE_HEAD.len());
                 assert_eq!(path, "/ws");
+                assert_eq!(deflate, None);
                 let response = String::from_utf8(response).unwrap().to_ascii_lowercase();
                 assert!(response.starts_with("http/1.1 101 switching protocols\r\n"));
                 // The accept value of RFC 6455, section 1.3.
@@ -194,6 +221,41 @@ mod tests {
                 assert!(response.contains(&format!("sec-websocket-accept: {accept}\r\n")));
             }
             other => panic!("{other:?}"),
+        }
+    }
+
+    fn upgrade(extensions: &str, compression: Compression) -> (Option<Deflate>, String) {
+        let head = UPGRADE_HEAD.replace("Upgrade: websocket\r\n", extensions);
+        let head = head.replace("Host: a\r\n", "Host: a\r\nUpgrade: websocket\r\n");
+        match parse(head.as_bytes(), compression) {
+            Ok(Some(Head::Upgrade { deflate, response, .. })) => {
+                (deflate, String::from_utf8(response).unwrap().to_ascii_lowercase())
+            }
+            other => panic!("{other:?} for {head}"),
+        }
+    }
+
+    #[test]
+    fn compression_is_agreed_if_it_is_offered_and_wanted() {
+        let lines = "Sec-WebSocket-Extensions: x-other, permessage-deflate; level=9\r\n\
+            sec-websocket-extensions: permessage-deflate; server_max_window_bits=10\r\n";
+        let (deflate, response) = upgrade(lines, Compression::Deflate);
+        assert_eq!(deflate, Some(Deflate { window_bits: 10 }));
+        let answer = "\r\nsec-websocket-extensions: permessage-deflate; \
+            server_no_context_takeover; client_no_context_takeover; server_max_window_bits=10\r\n";
+        assert!(response.contains(answer), "{response}");
+        assert!(response.ends_with("\r\n\r\n"));
+        let declined = "Sec-WebSocket-Extensions: permessage-deflate; x\r\n";
+        for (lines, compression) in [
+            (lines, Compression::Off),
+            (declined, Compression::Deflate),
+            ("Sec-WebSocket-Extensions: ;;\r\n", Compression::Deflate),
+            ("Sec-WebSocket-Extensions: permessage-deflate; \u{e9}\r\n", Compression::Deflate),
+            ("", Compression::Deflate),
+        ] {
+            let (deflate, response) = upgrade(lines, compression);
+            assert_eq!(deflate, None, "{lines}");
+            assert!(!response.contains("sec-websocket-extensions"), "{response}");
         }
     }
 
@@ -209,7 +271,7 @@ mod tests {
             ("GET /health HTTP/1.1\r\n\r\n".into(), Refusal::UpgradeRequired),
         ];
         for (head, expected) in cases {
-            match parse(head.as_bytes()) {
+            match parse(head.as_bytes(), Compression::Deflate) {
                 Ok(Some(Head::Get { refusal, .. })) => assert_eq!(refusal, expected, "{head}"),
                 other => panic!("{other:?} for {head}"),
             }
@@ -227,14 +289,14 @@ mod tests {
             (long.as_bytes(), Refusal::HeadTooLarge),
         ];
         for (bytes, expected) in cases {
-            assert_eq!(parse(bytes).unwrap_err(), expected);
+            assert_eq!(parse(bytes, Compression::Off).unwrap_err(), expected);
         }
     }
 
     proptest! {
         #[test]
         fn garbage_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            drop(parse(&bytes));
+            drop(parse(&bytes, Compression::Deflate));
         }
     }
 }

@@ -4,6 +4,9 @@
 //! handshake   request head -> upgrade, probe or refusal
 //! frame       frame headers (RFC 6455, section 5.2), masking
 //! decoder     bytes of one connection -> messages; fragments, UTF-8, control frames
+//! extension   offers of permessage-deflate -> what is agreed (RFC 7692, section 7.1)
+//! deflate     tails and messages, compressed; the stored block before a tail
+//! inflate     compressed messages -> bytes, within caps
 //! close       close codes and reasons (RFC 6455, section 7.4)
 //! command     client text -> Command
 //! message     server messages -> text
@@ -13,7 +16,10 @@
 pub mod close;
 pub mod command;
 pub mod decoder;
+pub mod deflate;
 pub mod envelope;
+pub mod extension;
 pub mod frame;
 pub mod handshake;
+pub mod inflate;
 pub mod message;

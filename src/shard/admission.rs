@@ -5,6 +5,7 @@ use super::engine::{Mode, Shard};
 use super::flush::text_frame;
 use super::{Now, Wire};
 use crate::feed::SourceStatus;
+use crate::protocol::extension::Compression;
 use crate::protocol::handshake::{self, Head, Refusal, json_response};
 use crate::protocol::message::{ServerMessage, Welcome};
 
@@ -26,9 +27,9 @@ impl Shard {
         if !is_first && !bytes.contains(&b'\n') && head.len() < handshake::HEAD_BYTES_MAX {
             return;
         }
-        match handshake::parse(head) {
+        match handshake::parse(head, Compression::Off) {
             Ok(None) => {}
-            Ok(Some(Head::Upgrade { head_bytes, path, response })) => {
+            Ok(Some(Head::Upgrade { head_bytes, path, response, .. })) => {
                 let frames_start = head_bytes - before.min(head_bytes);
                 self.upgrade(id, &path, response, now);
                 if self.find(id).is_some_and(|connection| connection.is_open()) {

@@ -25,8 +25,9 @@ use crate::channel::Pattern;
 use crate::event::Epoch;
 use crate::feed::SourceStatus;
 use crate::protocol::close::CloseReason;
-use crate::protocol::decoder::Input;
+use crate::protocol::decoder::{DecodeLimits, Input};
 use crate::protocol::frame::{self, Opcode};
+use crate::protocol::inflate::Inflater;
 use crate::protocol::message::{Error, ErrorCode, ErrorDetail, ServerMessage};
 
 /// How long a client has at least to answer the last ping before its idle timeout.
@@ -267,12 +268,13 @@ impl Shard {
     }
 
     fn receive_frames(&mut self, id: ConnId, bytes: &mut [u8], now: Now, wire: &mut impl Wire) {
-        let message_bytes_max = self.settings.limits.client.message_bytes;
+        let limits = DecodeLimits::uncompressed(self.settings.limits.client.message_bytes);
+        let mut inflater = Inflater::default();
         let Some(connection) = self.find(id) else { return };
         let mut decoder = std::mem::take(&mut connection.decoder);
         let mut rest = bytes;
         while !rest.is_empty() {
-            match decoder.decode(rest, message_bytes_max) {
+            match decoder.decode(rest, limits, &mut inflater) {
                 Ok((used, input)) => {
                     if let Some(input) = input {
                         self.on_input(id, input, now);
