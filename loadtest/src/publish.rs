@@ -50,10 +50,9 @@ impl Publisher {
         rate: f64,
         payload_bytes: usize,
     ) -> Result<Self, String> {
-        // One thread for the connection; this one must not wait for it but where it says so.
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("nats")
+        // It runs only within the publisher's calls, in its thread: another one would have to be
+        // woken for every event.
+        let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| error.to_string())?;
@@ -118,11 +117,9 @@ impl Broker {
         }
     }
 
-    /// Returns when the kernel has all events.
+    /// Returns when the kernel has all events. Also answers what the broker has asked meanwhile,
+    /// so that it is called even if there is no event.
     fn flush(&mut self, state: &State) {
-        if self.unflushed.is_empty() {
-            return;
-        }
         self.runtime.block_on(self.client.flush()).unwrap_or_default();
         let now = Instant::now();
         let mut late_us = state.late_us.lock().unwrap_or_else(PoisonError::into_inner);

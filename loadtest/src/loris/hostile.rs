@@ -75,6 +75,8 @@ pub struct Hostile {
     /// How the server ended it.
     pub end: Option<End>,
     phase: Phase,
+    /// What is there is read to its end, also by who does not read.
+    is_over: bool,
     stream: TcpStream,
     key: String,
     head: Vec<u8>,
@@ -93,6 +95,7 @@ impl Hostile {
             began: now,
             end: None,
             phase: Phase::Connecting,
+            is_over: false,
             stream,
             key,
             head: Vec::new(),
@@ -133,6 +136,7 @@ impl Hostile {
     pub fn on_readable(&mut self, settings: &HostileSettings, is_over: bool) {
         let is_reading = self.kind != Kind::Unread || self.phase != Phase::Upgraded;
         if self.phase != Phase::Ended && (is_reading || is_over) {
+            self.is_over = is_over;
             self.read(settings, Some(Instant::now()));
             if is_over && self.end.is_none() {
                 self.ended("closed", Some(Instant::now()));
@@ -143,6 +147,7 @@ impl Hostile {
     /// The run is over: what has the server said to who did not read?
     pub fn look_at_last(&mut self, settings: &HostileSettings) {
         if self.kind == Kind::Unread && self.phase == Phase::Upgraded {
+            self.is_over = true;
             self.read(settings, None);
             // A close frame is the server's end of it, though the socket is still there.
             if self.end.is_none() && self.reason.is_some() {
@@ -164,7 +169,7 @@ impl Hostile {
                 },
             }
             let is_unread = self.kind == Kind::Unread && self.phase == Phase::Upgraded;
-            if self.phase == Phase::Ended || (is_unread && at.is_some() && self.reason.is_none()) {
+            if self.phase == Phase::Ended || (is_unread && !self.is_over) {
                 return;
             }
         }
