@@ -13,6 +13,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use odin_ws::channel::Pattern;
 use odin_ws::event::{Event, Incoming, Position, StreamPos};
 use odin_ws::feed::Feed;
+use odin_ws::protocol::extension::Compression;
 use odin_ws::protocol::frame::{HEADER_BYTES_MAX, Opcode, put_header};
 use odin_ws::protocol::message::ClientLimits;
 use odin_ws::shard::{
@@ -53,6 +54,9 @@ fn shard() -> Shard {
         client,
         connection_budget_bytes: 1 << 30,
         connections_max: u64::MAX,
+        compression: Compression::Deflate,
+        deflate_bytes_min: 128,
+        inflate_ratio_max: 200,
         handshake_timeout_ms: 10_000,
         heartbeat_interval_ms: 25_000,
         idle_timeout_ms: 60_000,

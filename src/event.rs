@@ -2,15 +2,18 @@
 //! encoded once), and the place in the stream that it has.
 //!
 //! The envelope on the wire is `{"seq":N,` followed by the event's tail. `seq` differs per
-//! connection; the tail is the same bytes for everybody and is shared by reference. This module
-//! knows no connection, no broker and no clock.
+//! connection; the tail is the same bytes for everybody and is shared by reference. So is the
+//! deflated tail, which the first subscriber that wants it has made (compressed once). This
+//! module knows no connection, no broker and no clock.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::heap::allocation_bytes;
+use crate::protocol::deflate::{Deflater, STORED_HEADER_BYTES};
 use crate::protocol::envelope;
+use crate::protocol::extension::Deflate;
 
 /// A position in the stream: the JetStream stream sequence, from 1. 0 means "none known".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -59,6 +62,17 @@ pub struct Event {
     channel: Arc<str>,
     position: Position,
     tail: Box<[u8]>,
+    /// The tail deflated with a window of its own; empty if that is not worth while.
+    deflated: OnceLock<Box<[u8]>>,
+}
+
+/// The shared part of an event as it goes on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tail<'a> {
+    /// Text.
+    Plain(&'a [u8]),
+    /// Deflated, to follow a stored block with the rest of the text.
+    Deflated(&'a [u8]),
 }
 
 impl Event {
@@ -66,7 +80,8 @@ impl Event {
     /// Cost: one pass over the payload to check that it is JSON, one copy.
     pub fn new(incoming: &Incoming<'_>, channel: Arc<str>, prev: StreamPos) -> Self {
         let tail = envelope::encode_tail(incoming, prev).into_boxed_slice();
-        let event = Self { channel, position: incoming.position, tail };
+        let position = incoming.position;
+        let event = Self { channel, position, tail, deflated: OnceLock::new() };
         PAYLOAD_BYTES.fetch_add(event.heap_bytes(), Ordering::Relaxed);
         event
     }
@@ -86,6 +101,35 @@ impl Event {
         &self.tail
     }
 
+    /// Deflates the tail, unless that has been done by any thread, or it has fewer than
+    /// `bytes_min` bytes.
+    pub fn deflate(&self, deflater: &mut Deflater, bytes_min: usize) {
+        self.deflated.get_or_init(|| {
+            if self.tail.len() < bytes_min {
+                return Box::default();
+            }
+            let deflated = deflater.deflate_tail(&self.tail);
+            if deflated.len() + STORED_HEADER_BYTES >= self.tail.len() {
+                return Box::default();
+            }
+            PAYLOAD_BYTES.fetch_add(allocation_bytes(deflated.len()), Ordering::Relaxed);
+            deflated
+        });
+    }
+
+    /// The tail for a connection that agreed to `deflate`, or to none: deflated if that is done,
+    /// worth while, and within the window, for no distance in it exceeds its length.
+    pub fn tail_for(&self, deflate: Option<Deflate>) -> Tail<'_> {
+        match (deflate, self.deflated.get()) {
+            (Some(deflate), Some(deflated))
+                if !deflated.is_empty() && self.tail.len() <= deflate.window_bytes() =>
+            {
+                Tail::Deflated(deflated)
+            }
+            _ => Tail::Plain(&self.tail),
+        }
+    }
+
     /// Bytes that this event holds in memory: payload, name and the struct itself.
     pub fn memory_bytes(&self) -> usize {
         size_of::<Self>() + self.tail.len() + self.channel.len()
@@ -94,7 +138,10 @@ impl Event {
     /// Heap of the event behind its `Arc`; the channel's name is everybody's.
     fn heap_bytes(&self) -> usize {
         const COUNTS: usize = 2 * size_of::<usize>();
-        allocation_bytes(COUNTS + size_of::<Self>()) + allocation_bytes(self.tail.len())
+        let deflated = self.deflated.get().map_or(0, |deflated| deflated.len());
+        allocation_bytes(COUNTS + size_of::<Self>())
+            + allocation_bytes(self.tail.len())
+            + allocation_bytes(deflated)
     }
 }
 

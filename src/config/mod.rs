@@ -20,6 +20,7 @@ use std::sync::Arc;
 use crate::ingest::redacted_url;
 use crate::net::ListenSettings;
 use crate::protocol::command::BATCH_MS_MAX;
+use crate::protocol::extension::Compression;
 use crate::protocol::message::ClientLimits;
 use crate::shard::Limits;
 pub use secret::Secret;
@@ -119,6 +120,9 @@ pub fn server_config(values: &mut Values, machine: &Machine, kind: ServerKind) -
         client,
         connection_budget_bytes,
         connections_max,
+        compression: compression(values),
+        deflate_bytes_min: values.number("WS_COMPRESSION_MIN_BYTES", 0, 1 << 24) as usize,
+        inflate_ratio_max: values.number("WS_INFLATE_RATIO_MAX", 1, 1_032) as usize,
         handshake_timeout_ms: 1_000 * values.number("WS_HANDSHAKE_TIMEOUT_SECONDS", 1, 3_600),
         heartbeat_interval_ms: 1_000 * values.number("WS_HEARTBEAT_SECONDS", 1, 86_400),
         idle_timeout_ms: 1_000 * values.number("WS_IDLE_TIMEOUT_SECONDS", 2, 86_400),
@@ -150,6 +154,17 @@ fn admin_addr(values: &mut Values) -> Option<SocketAddr> {
         values.refuse("WS_ADMIN_ADDR", problem.into());
     }
     addr
+}
+
+fn compression(values: &mut Values) -> Compression {
+    match values.optional("WS_COMPRESSION").as_deref() {
+        Some("auto") | None => Compression::Deflate,
+        Some("off") => Compression::Off,
+        Some(_) => {
+            values.refuse("WS_COMPRESSION", "must be auto or off".into());
+            Compression::Off
+        }
+    }
 }
 
 /// Which server is configured.

@@ -11,7 +11,7 @@ use crate::shard::{ShardReport, Stats};
 /// A counter of a shard: its name, help and where it is in the report.
 type Counter = (&'static str, &'static str, fn(&Stats) -> u64);
 
-const COUNTERS: [Counter; 9] = [
+const COUNTERS: [Counter; 10] = [
     ("ws_connections_accepted_total", "Sockets accepted", |stats| stats.accepted),
     ("ws_connections_upgraded_total", "Connections upgraded", |stats| stats.upgraded),
     ("ws_connections_refused_total", "Requests refused before the upgrade", |stats| stats.refused),
@@ -19,6 +19,7 @@ const COUNTERS: [Counter; 9] = [
     ("ws_deliveries_total", "Events given to connections", |stats| stats.deliveries),
     ("ws_messages_dropped_total", "Events that found a full queue", |stats| stats.dropped),
     ("ws_sends_total", "Vectored sends", |stats| stats.sends),
+    ("ws_sent_bytes_total", "Bytes sent to clients", |stats| stats.bytes),
     ("ws_slow_client_disconnects_total", "Clients closed because they read too slowly", |stats| {
         stats.slow_closed
     }),

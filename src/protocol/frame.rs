@@ -20,6 +20,7 @@ pub const CLIENT_HEADER_BYTES_MAX: usize = 14;
 pub const CONTROL_BYTES_MAX: usize = 125;
 
 const FIN: u8 = 0x80;
+const RSV1: u8 = 0x40;
 
 /// What a frame carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +141,11 @@ pub fn put_header(opcode: Opcode, length: usize, out: &mut [u8; HEADER_BYTES_MAX
         out[2..10].copy_from_slice(&(length as u64).to_be_bytes());
         10
     }
+}
+
+/// Marks the message of a frame as compressed: RSV1 (RFC 7692, section 6).
+pub fn mark_compressed(frame: &mut [u8]) {
+    frame[0] |= RSV1;
 }
 
 /// A whole unfragmented server frame.

@@ -36,6 +36,7 @@ impl Shard {
             log: self.log.memory_bytes()
                 + self.newest.memory_bytes()
                 + LoggedEvent::memory_bytes(self.events_alive.get()),
+            fixed: self.charged.fixed + self.codecs_bytes(),
             ..self.charged
         }
     }

@@ -30,6 +30,8 @@ pub struct Stats {
     pub budget_closed: u64,
     /// Vectored sends.
     pub sends: u64,
+    /// Bytes sent.
+    pub bytes: u64,
 }
 
 /// The newest report of a shard, at most a tick old.

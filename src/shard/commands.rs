@@ -144,6 +144,7 @@ impl Shard {
         self.queue(id, frame);
         let replay_messages = self.settings.limits.client.replay_messages;
         for event in &wanted {
+            self.deflate_for(id.index, event);
             let Some(connection) = self.find(id) else { return };
             let seq = connection.replay.push(event, replay_messages);
             self.outbox_of(id.index).push_requested(seq, event);
@@ -287,5 +288,5 @@ fn order_snapshot(wanted: &mut Vec<Rc<LoggedEvent>>, mut budget_left: usize) -> 
 /// What an event that was asked for takes at most until it is sent: its place in a queue that grew
 /// by doubling, and the frame.
 fn requested_bytes(event: &LoggedEvent) -> usize {
-    2 * QUEUED_EVENT_BYTES + event_frame_bytes(u64::MAX, event.event().tail().len())
+    2 * QUEUED_EVENT_BYTES + event_frame_bytes(u64::MAX, event.tail_for(None))
 }

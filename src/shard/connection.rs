@@ -9,6 +9,7 @@ use super::rate::CommandRate;
 use super::replay::ReplayRing;
 use crate::heap::allocation_bytes;
 use crate::protocol::decoder::Decoder;
+use crate::protocol::extension::Deflate;
 
 /// A connection of one shard. The index is used again; the generation tells the users apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,6 +46,8 @@ pub struct Connection {
     pub timer_ms: u64,
     pub last_received_ms: u64,
     pub decoder: Decoder,
+    /// The compression that was agreed.
+    pub deflate: Option<Deflate>,
     pub outbox: Option<Box<Outbox>>,
     pub replay: ReplayRing,
     /// The newest events of the replay ring that are not sent yet. With an outbox it is 0.
@@ -82,6 +85,7 @@ impl Connection {
             timer_ms: 0,
             last_received_ms: now_ms,
             decoder: Decoder::default(),
+            deflate: None,
             outbox: None,
             replay: ReplayRing::default(),
             pending: 0,
@@ -97,6 +101,12 @@ impl Connection {
             latency_ms: None,
             charged: ConnectionMemory::default(),
         }
+    }
+
+    /// The queue, which is made if there is none.
+    pub(super) fn outbox(&mut self) -> &mut Outbox {
+        let deflate = self.deflate;
+        self.outbox.get_or_insert_with(|| Box::new(Outbox::new(deflate)))
     }
 
     /// What the connection takes now beside its place in the tables.

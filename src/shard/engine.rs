@@ -26,6 +26,7 @@ use crate::event::Epoch;
 use crate::feed::SourceStatus;
 use crate::protocol::close::CloseReason;
 use crate::protocol::decoder::{DecodeLimits, Input};
+use crate::protocol::deflate::Deflater;
 use crate::protocol::frame::{self, Opcode};
 use crate::protocol::inflate::Inflater;
 use crate::protocol::message::{Error, ErrorCode, ErrorDetail, ServerMessage};
@@ -79,6 +80,8 @@ pub struct Shard {
     /// Connections whose queue refused too much.
     pub(super) slow: Vec<ConnId>,
     pub(super) heads: Heads,
+    pub(super) deflater: Deflater,
+    inflater: Inflater,
     pub(super) stats: Stats,
     /// Events seen, which names each one for `Connection::last_event`.
     pub(super) events_seen: u64,
@@ -107,6 +110,8 @@ impl Shard {
             matched: Vec::new(),
             slow: Vec::new(),
             heads: Heads::default(),
+            deflater: Deflater::default(),
+            inflater: Inflater::default(),
             stats: Stats::default(),
             events_seen: 0,
             events_alive: Rc::default(),
@@ -209,6 +214,11 @@ impl Shard {
         self.stats
     }
 
+    /// Heap of what compresses and inflates.
+    pub(super) fn codecs_bytes(&self) -> usize {
+        self.deflater.memory_bytes() + self.inflater.memory_bytes()
+    }
+
     pub(super) fn find(&mut self, id: ConnId) -> Option<&mut Connection> {
         self.connections.find(id)
     }
@@ -268,10 +278,13 @@ impl Shard {
     }
 
     fn receive_frames(&mut self, id: ConnId, bytes: &mut [u8], now: Now, wire: &mut impl Wire) {
-        let limits = DecodeLimits::uncompressed(self.settings.limits.client.message_bytes);
-        let mut inflater = Inflater::default();
+        let message_bytes_max = self.settings.limits.client.message_bytes;
+        let ratio_max = self.settings.limits.inflate_ratio_max;
         let Some(connection) = self.find(id) else { return };
+        let compression = connection.deflate.into();
+        let limits = DecodeLimits { message_bytes_max, compression, ratio_max };
         let mut decoder = std::mem::take(&mut connection.decoder);
+        let mut inflater = std::mem::take(&mut self.inflater);
         let mut rest = bytes;
         while !rest.is_empty() {
             match decoder.decode(rest, limits, &mut inflater) {
@@ -292,6 +305,8 @@ impl Shard {
             self.flush_if_long(id, wire);
         }
         decoder.settle();
+        inflater.settle();
+        self.inflater = inflater;
         if let Some(connection) = self.find(id) {
             connection.decoder = decoder;
         }
@@ -305,14 +320,29 @@ impl Shard {
             Input::Ping(payload) => self.queue(id, frame::encode(Opcode::Pong, payload)),
             Input::Pong(payload) => self.on_pong(id, payload, now),
             Input::Text(text) => match self.settings.mode {
-                Mode::Echo => self.queue(id, frame::encode(Opcode::Text, text.as_bytes())),
+                Mode::Echo => self.echo(id, Opcode::Text, text.as_bytes()),
                 Mode::Channels { .. } => self.on_text(id, text, now),
             },
             Input::Binary(payload) => match self.settings.mode {
-                Mode::Echo => self.queue(id, frame::encode(Opcode::Binary, payload)),
+                Mode::Echo => self.echo(id, Opcode::Binary, payload),
                 Mode::Channels { .. } => self.close(id, CloseReason::BinaryCommand, now),
             },
         }
+    }
+
+    fn echo(&mut self, id: ConnId, opcode: Opcode, payload: &[u8]) {
+        let deflate = self.find(id).and_then(|connection| connection.deflate);
+        let compressed = deflate
+            .and_then(|deflate| self.deflater.compress_message(payload, deflate.window_bits));
+        let answer = match compressed {
+            Some(compressed) => {
+                let mut answer = frame::encode(opcode, &compressed);
+                frame::mark_compressed(&mut answer);
+                answer
+            }
+            None => frame::encode(opcode, payload),
+        };
+        self.queue(id, answer);
     }
 
     fn on_close(&mut self, id: ConnId, code: Option<u16>, now: Now) {
@@ -336,7 +366,10 @@ impl Shard {
         if let (1009, Mode::Channels { .. }) = (reason.code(), &self.settings.mode) {
             let limit = self.settings.limits.client.message_bytes;
             let code = ErrorCode::MessageTooLarge;
-            let message = format!("messages are limited to {limit} bytes").into();
+            let message = match reason {
+                CloseReason::Wire(error) => error.to_string().into(),
+                _ => reason.text().into(),
+            };
             let detail = ErrorDetail::Limit { limit };
             self.answer(id, &ServerMessage::Error(Error { code, message, detail, id: None }));
         }

@@ -108,15 +108,19 @@ impl Shard {
                 Some(outbox) => self.heads.gather(outbox.frames(), outbox.front_sent(), send),
                 None if connection.pending > 0 => {
                     let newest = connection.replay.newest(connection.pending as usize);
-                    let frames =
-                        newest.map(|(seq, event)| Frame::Event { seq, tail: event.event().tail() });
+                    let deflate = connection.deflate;
+                    let frames = newest
+                        .map(|(seq, event)| Frame::Event { seq, tail: event.tail_for(deflate) });
                     self.heads.gather(frames, 0, send)
                 }
                 None => return self.finish_if_due(id, wire),
             };
             self.stats.sends += 1;
             match result {
-                Ok(sent) => self.take_sent(id, sent, offered),
+                Ok(sent) => {
+                    self.stats.bytes += sent as u64;
+                    self.take_sent(id, sent, offered);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.outbox_of(id.index);
@@ -168,9 +172,10 @@ impl Shard {
     fn queue_pending(&mut self, index: u32, mut sent: usize) -> &mut Outbox {
         let pending = std::mem::take(&mut self.connections[index].pending);
         for newest in (1..=pending).rev() {
-            let replay = &self.connections[index].replay;
+            let connection = &self.connections[index];
+            let replay = &connection.replay;
             let Some((seq, event)) = replay.newest(newest as usize).next() else { break };
-            let bytes = event_frame_bytes(seq, event.event().tail().len());
+            let bytes = event_frame_bytes(seq, event.tail_for(connection.deflate));
             if sent >= bytes {
                 sent -= bytes;
                 continue;
@@ -182,6 +187,6 @@ impl Shard {
                 outbox.advance(std::mem::take(&mut sent));
             }
         }
-        self.connections[index].outbox.get_or_insert_default()
+        self.connections[index].outbox()
     }
 }

@@ -1,6 +1,7 @@
 //! The bounds of a shard and its connections, as values that the configuration fills.
 
 use super::outbox::QUEUED_EVENT_BYTES;
+use crate::protocol::extension::Compression;
 use crate::protocol::message::ClientLimits;
 
 /// Frames in one vectored send: 64 slices, a head and a tail each.
@@ -45,6 +46,12 @@ pub struct Limits {
     pub connection_budget_bytes: usize,
     /// Open connections of the whole instance.
     pub connections_max: u64,
+    /// Whether compression is agreed to with clients that offer it.
+    pub compression: Compression,
+    /// Bytes that an event's text has at least to be compressed.
+    pub deflate_bytes_min: usize,
+    /// How many times its bytes a compressed message of a client may inflate to.
+    pub inflate_ratio_max: usize,
     /// From accept to a complete request.
     pub handshake_timeout_ms: u64,
     /// Silence after which a ping is sent.

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use super::recent::LoggedEvent;
 use super::transmit::{Frame, event_frame_bytes};
 use crate::heap::allocation_bytes;
+use crate::protocol::extension::Deflate;
 use crate::protocol::message::ClientLimits;
 
 /// Whether an event counts against the client's queue.
@@ -32,23 +33,25 @@ enum Item {
 pub const QUEUED_EVENT_BYTES: usize = size_of::<Item>();
 
 impl Item {
-    fn frame(&self) -> Frame<'_> {
+    fn frame(&self, deflate: Option<Deflate>) -> Frame<'_> {
         match self {
             Self::Event { seq, event, .. } => {
-                Frame::Event { seq: *seq, tail: event.event().tail() }
+                Frame::Event { seq: *seq, tail: event.tail_for(deflate) }
             }
             Self::Answer(bytes) => Frame::Whole(bytes),
         }
     }
 
-    fn bytes(&self) -> usize {
-        self.frame().bytes()
+    fn bytes(&self, deflate: Option<Deflate>) -> usize {
+        self.frame(deflate).bytes()
     }
 }
 
 /// The queue of one connection that is blocked or has answers to send.
 #[derive(Debug, Default)]
 pub struct Outbox {
+    /// What the connection agreed to, which decides what each event takes.
+    deflate: Option<Deflate>,
     items: VecDeque<Item>,
     front_sent: usize,
     live_messages: usize,
@@ -64,6 +67,11 @@ pub struct Outbox {
 pub struct Full;
 
 impl Outbox {
+    /// An empty queue of a connection that agreed to `deflate`.
+    pub fn new(deflate: Option<Deflate>) -> Self {
+        Self { deflate, ..Self::default() }
+    }
+
     /// Queues a live event.
     ///
     /// # Errors
@@ -75,7 +83,7 @@ impl Outbox {
         event: &Rc<LoggedEvent>,
         limits: &ClientLimits,
     ) -> Result<(), Full> {
-        let bytes = event_frame_bytes(seq, event.event().tail().len());
+        let bytes = event_frame_bytes(seq, event.tail_for(self.deflate));
         let is_full = self.live_messages >= limits.queue_messages
             || (self.live_messages > 0 && self.live_bytes + bytes > limits.queue_bytes);
         if is_full {
@@ -90,7 +98,7 @@ impl Outbox {
 
     /// Queues an event that the client asked for.
     pub fn push_requested(&mut self, seq: u64, event: &Rc<LoggedEvent>) {
-        self.requested_bytes += event_frame_bytes(seq, event.event().tail().len());
+        self.requested_bytes += event_frame_bytes(seq, event.tail_for(self.deflate));
         let (event, origin) = (Rc::clone(event), Origin::Requested);
         self.items.push_back(Item::Event { seq, event, origin });
     }
@@ -123,7 +131,7 @@ impl Outbox {
     /// may keep in memory.
     pub fn held_bytes(&self) -> usize {
         let front = match self.items.front() {
-            Some(item @ Item::Event { .. }) => item.bytes(),
+            Some(item @ Item::Event { .. }) => item.bytes(self.deflate),
             _ => 0,
         };
         self.live_bytes + self.requested_bytes - front
@@ -131,7 +139,7 @@ impl Outbox {
 
     /// The frames that wait, oldest first.
     pub fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
-        self.items.iter().map(Item::frame)
+        self.items.iter().map(|item| item.frame(self.deflate))
     }
 
     /// Bytes of the first frame that are sent already.
@@ -144,7 +152,7 @@ impl Outbox {
         let mut complete = 0;
         self.front_sent += bytes;
         while let Some(front) = self.items.front() {
-            let length = front.bytes();
+            let length = front.bytes(self.deflate);
             if self.front_sent < length {
                 break;
             }
@@ -176,9 +184,11 @@ impl Outbox {
         match item {
             Item::Event { origin: Origin::Live, .. } => {
                 self.live_messages -= 1;
-                self.live_bytes -= item.bytes();
+                self.live_bytes -= item.bytes(self.deflate);
             }
-            Item::Event { origin: Origin::Requested, .. } => self.requested_bytes -= item.bytes(),
+            Item::Event { origin: Origin::Requested, .. } => {
+                self.requested_bytes -= item.bytes(self.deflate);
+            }
             Item::Answer(frame) => {
                 self.answer_bytes -= frame.len();
                 self.answer_heap_bytes -= allocation_bytes(frame.capacity());
@@ -196,7 +206,7 @@ mod tests {
     #[test]
     fn live_events_meet_both_bounds_and_requested_ones_do_not() {
         let event = logged("a", 1);
-        let bytes = event_frame_bytes(1, event.event().tail().len());
+        let bytes = event_frame_bytes(1, event.tail_for(None));
         let by_count = ClientLimits { queue_messages: 3, ..limits().client };
         let by_bytes = ClientLimits { queue_bytes: 3 * bytes + 1, ..limits().client };
         for limits in [by_count, by_bytes] {
@@ -222,7 +232,7 @@ mod tests {
         assert_eq!((outbox.front_sent(), outbox.answer_bytes()), (9, 10));
         assert_eq!(outbox.advance(1), 0);
         assert_eq!((outbox.front_sent(), outbox.answer_bytes()), (0, 0));
-        assert_eq!(outbox.advance(event_frame_bytes(1, event.event().tail().len())), 1);
+        assert_eq!(outbox.advance(event_frame_bytes(1, event.tail_for(None))), 1);
         assert!(outbox.is_empty());
     }
 

@@ -61,6 +61,9 @@ impl Shard {
             return;
         }
         connection.last_event = self.events_seen;
+        if connection.deflate.is_some() {
+            event.event().deflate(&mut self.deflater, self.settings.limits.deflate_bytes_min);
+        }
         let limits = &self.settings.limits.client;
         let seq = connection.replay.push(event, limits.replay_messages);
         self.stats.deliveries += 1;
@@ -82,10 +85,17 @@ impl Shard {
         }
     }
 
+    /// Has an event deflated if the connection wants that and nobody has wanted it before.
+    pub(super) fn deflate_for(&mut self, index: u32, event: &LoggedEvent) {
+        if self.connections[index].deflate.is_some() {
+            event.event().deflate(&mut self.deflater, self.settings.limits.deflate_bytes_min);
+        }
+    }
+
     /// Queues an event for a connection that is blocked, or counts a drop.
     pub(super) fn queue_live(&mut self, index: u32, seq: u64, event: &Rc<LoggedEvent>) {
         let connection = &mut self.connections[index];
-        let outbox = connection.outbox.get_or_insert_default();
+        let outbox = connection.outbox();
         if outbox.offer_live(seq, event, &self.settings.limits.client).is_ok() {
             connection.drops_in_row = 0;
         } else {

@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use super::limits::{Limits, NEWEST_BYTES_MAX, NEWEST_CHANNELS_MAX};
 use crate::channel::Pattern;
-use crate::event::{Event, Position};
+use crate::event::{Event, Position, Tail};
 use crate::heap::allocation_bytes;
+use crate::protocol::extension::Deflate;
 
 /// An event in this shard's hands: counted by the shard alone, without atomics.
 #[derive(Debug)]
@@ -37,6 +38,11 @@ impl LoggedEvent {
     /// The shared event.
     pub fn event(&self) -> &Event {
         &self.event
+    }
+
+    /// What a connection that agreed to `deflate` is sent of it.
+    pub fn tail_for(&self, deflate: Option<Deflate>) -> Tail<'_> {
+        self.event.tail_for(deflate)
     }
 
     /// The stream position as a number.

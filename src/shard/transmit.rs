@@ -1,14 +1,17 @@
 //! Frames to vectored writes: per event only the frame header and `{"seq":N,` are made, in one
-//! scratch that the shard reuses; the tail is the shared event's own bytes.
+//! scratch that the shard reuses; the tail is the shared event's own bytes, plain or deflated.
 
 use std::io::IoSlice;
 
 use super::limits::FRAMES_PER_SEND;
-use crate::protocol::frame::{HEADER_BYTES_MAX, Opcode, put_header};
+use crate::event::Tail;
+use crate::protocol::deflate::{STORED_HEADER_BYTES, put_stored_header};
+use crate::protocol::frame::{HEADER_BYTES_MAX, Opcode, mark_compressed, put_header};
 
 const PREFIX: &[u8] = b"{\"seq\":";
 const SEQ_DIGITS_MAX: usize = 20;
-const HEAD_BYTES_MAX: usize = HEADER_BYTES_MAX + PREFIX.len() + SEQ_DIGITS_MAX + 1;
+const HEAD_BYTES_MAX: usize =
+    HEADER_BYTES_MAX + STORED_HEADER_BYTES + PREFIX.len() + SEQ_DIGITS_MAX + 1;
 
 /// One frame to send.
 #[derive(Debug, Clone, Copy)]
@@ -17,8 +20,8 @@ pub enum Frame<'a> {
     Event {
         /// The number on this connection.
         seq: u64,
-        /// The shared rest of the text.
-        tail: &'a [u8],
+        /// The shared rest.
+        tail: Tail<'a>,
     },
     /// Bytes that are complete as they are.
     Whole(&'a [u8]),
@@ -28,21 +31,29 @@ impl Frame<'_> {
     /// Bytes on the wire.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Event { seq, tail } => event_frame_bytes(*seq, tail.len()),
+            Self::Event { seq, tail } => event_frame_bytes(*seq, *tail),
             Self::Whole(bytes) => bytes.len(),
         }
     }
 }
 
 /// Bytes of an event's frame on the wire.
-pub fn event_frame_bytes(seq: u64, tail_bytes: usize) -> usize {
-    let payload = prefix_bytes(seq) + tail_bytes;
+pub fn event_frame_bytes(seq: u64, tail: Tail<'_>) -> usize {
+    let payload = payload_bytes(seq, tail);
     let header = match payload {
         0..=125 => 2,
         126..=65_535 => 4,
         _ => 10,
     };
     header + payload
+}
+
+fn payload_bytes(seq: u64, tail: Tail<'_>) -> usize {
+    prefix_bytes(seq)
+        + match tail {
+            Tail::Plain(tail) => tail.len(),
+            Tail::Deflated(tail) => STORED_HEADER_BYTES + tail.len(),
+        }
 }
 
 fn prefix_bytes(seq: u64) -> usize {
@@ -76,7 +87,8 @@ impl Heads {
         for frame in frames.take(FRAMES_PER_SEND) {
             match frame {
                 Frame::Event { seq, tail } => {
-                    self.lengths[count] = put_head(seq, tail.len(), &mut self.bytes[count]);
+                    self.lengths[count] = put_head(seq, tail, &mut self.bytes[count]);
+                    let (Tail::Plain(tail) | Tail::Deflated(tail)) = tail;
                     tails[count] = tail;
                 }
                 Frame::Whole(bytes) => {
@@ -105,10 +117,17 @@ impl Heads {
     }
 }
 
-fn put_head(seq: u64, tail_bytes: usize, out: &mut [u8; HEAD_BYTES_MAX]) -> usize {
+fn put_head(seq: u64, tail: Tail<'_>, out: &mut [u8; HEAD_BYTES_MAX]) -> usize {
     let mut header = [0; HEADER_BYTES_MAX];
-    let mut end = put_header(Opcode::Text, prefix_bytes(seq) + tail_bytes, &mut header);
-    out[..end].copy_from_slice(&header[..end]);
+    let mut end = put_header(Opcode::Text, payload_bytes(seq, tail), &mut header);
+    if let Tail::Deflated(_) = tail {
+        mark_compressed(&mut header);
+        put_stored_header(prefix_bytes(seq), &mut out[end..]);
+        out[..end].copy_from_slice(&header[..end]);
+        end += STORED_HEADER_BYTES;
+    } else {
+        out[..end].copy_from_slice(&header[..end]);
+    }
     let mut digits = itoa::Buffer::new();
     for part in [PREFIX, digits.format(seq).as_bytes(), b","] {
         out[end..end + part.len()].copy_from_slice(part);
@@ -120,6 +139,8 @@ fn put_head(seq: u64, tail_bytes: usize, out: &mut [u8; HEAD_BYTES_MAX]) -> usiz
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::deflate::Deflater;
+    use crate::protocol::inflate::{InflateLimits, Inflater};
     use proptest::prelude::*;
 
     fn bytes_of(frames: &[Frame<'_>], skip: usize) -> Vec<u8> {
@@ -133,8 +154,22 @@ mod tests {
     #[test]
     fn an_event_is_a_text_frame_with_its_seq() {
         let tail = br#""type":"t"}"#;
-        let bytes = bytes_of(&[Frame::Event { seq: 1_234, tail }], 0);
+        let bytes = bytes_of(&[Frame::Event { seq: 1_234, tail: Tail::Plain(tail) }], 0);
         assert_eq!(bytes, [&[0x81, 23][..], br#"{"seq":1234,"type":"t"}"#].concat());
+    }
+
+    #[test]
+    fn a_deflated_event_is_a_stored_block_with_its_seq_and_the_shared_tail() {
+        let text = format!("\"type\":\"t\",\"data\":[{}1]}}", "1,".repeat(200));
+        let deflated = Deflater::default().deflate_tail(text.as_bytes());
+        let tail = Tail::Deflated(&deflated);
+        let bytes = bytes_of(&[Frame::Event { seq: 1_234, tail }], 0);
+        assert_eq!(bytes.len(), event_frame_bytes(1_234, tail));
+        assert_eq!(bytes[..2], [0xC1, bytes.len() as u8 - 2]);
+        let limits = InflateLimits { output_bytes_max: 1_000, ratio_max: 1_000 };
+        let mut inflater = Inflater::default();
+        let inflated = inflater.inflate(&bytes[2..], limits).unwrap();
+        assert_eq!(inflated, format!("{{\"seq\":1234,{text}").as_bytes());
     }
 
     proptest! {
@@ -150,7 +185,8 @@ mod tests {
                 .iter()
                 .map(|&seq| match seq % 5 {
                     0 => Frame::Whole(&whole),
-                    _ => Frame::Event { seq, tail: &tail },
+                    1 => Frame::Event { seq, tail: Tail::Deflated(&tail) },
+                    _ => Frame::Event { seq, tail: Tail::Plain(&tail) },
                 })
                 .collect();
             let all = bytes_of(&frames, 0);

@@ -288,3 +288,29 @@ fn events_of_a_batching_connection_are_sent_together_when_it_is_due() {
     let messages = world.take_messages();
     assert_eq!((&messages[0]["pos"], &messages[1]["type"]), (&json!(182), &json!("heartbeat")));
 }
+
+#[test]
+fn what_is_compressed_is_compressed_once_and_within_the_window() {
+    let mut world = World::new(1);
+    for offer in ["permessage-deflate", "", "permessage-deflate; server_max_window_bits=9"] {
+        world.connect_with(offer);
+    }
+    for client in 0..3 {
+        world.send(client, r#"{"type":"subscribe","channels":["t.>"]}"#);
+    }
+    for length in [1, 300, 600] {
+        world.publish_text("t.a", &"x".repeat(length));
+    }
+    world.check();
+    let compressed: Vec<usize> = world.clients.iter().map(|client| client.compressed).collect();
+    assert_eq!(
+        compressed,
+        [2, 0, 1],
+        "not the short one, and not what the window is too small for"
+    );
+    let texts = |client: usize| -> Vec<&Vec<u8>> {
+        let frames = world.clients[client].frames.iter();
+        frames.map(|(_, text)| text).filter(|text| text.starts_with(b"{\"seq\"")).collect()
+    };
+    assert_eq!((texts(0).len(), texts(0) == texts(1), texts(0) == texts(2)), (3, true, true));
+}

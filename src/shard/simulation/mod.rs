@@ -16,6 +16,7 @@ use super::engine::{Mode, Shard, ShardSettings};
 use super::limits::Limits;
 use super::{ConnId, Now, Wire};
 use crate::channel::Pattern;
+use crate::protocol::extension::Compression;
 use crate::protocol::frame::apply_mask;
 use crate::protocol::message::ClientLimits;
 
@@ -34,6 +35,9 @@ pub(super) fn limits() -> Limits {
         },
         connection_budget_bytes: 716_800,
         connections_max: 1_000,
+        compression: Compression::Deflate,
+        deflate_bytes_min: 128,
+        inflate_ratio_max: 200,
         handshake_timeout_ms: 10_000,
         heartbeat_interval_ms: 25_000,
         idle_timeout_ms: 60_000,

@@ -14,6 +14,7 @@ use crate::channel::Pattern;
 use crate::event::{Epoch, Event, Incoming, Position, StreamPos};
 use crate::feed::{Feed, SourceStatus};
 use crate::protocol::command::BATCH_MS_MAX;
+use crate::protocol::inflate::{InflateLimits, Inflater};
 use crate::protocol::message::ClientLimits;
 use crate::shard::engine::Shard;
 use crate::shard::limits::Limits;
@@ -32,6 +33,10 @@ pub(super) struct Client {
     checked: usize,
     seen: BTreeMap<u64, u64>,
     replaying: u64,
+    /// Compressed frames that came.
+    pub compressed: usize,
+    /// The window that it offered, in bytes; 0 without compression.
+    window: usize,
 }
 
 pub(super) struct World {
@@ -65,14 +70,26 @@ impl World {
     }
 
     pub(super) fn connect(&mut self) {
+        let offer = self.rng.random_bool(0.5);
+        self.connect_with(if offer { "permessage-deflate; server_max_window_bits=9" } else { "" });
+    }
+
+    /// Connects with this offer of extensions.
+    pub(super) fn connect_with(&mut self, offer: &str) {
         let id = self.shard.accept(self.now);
-        let mut request = REQUEST.to_vec();
+        let end = format!("\r\nSec-WebSocket-Extensions: {offer}\r\n\r\n");
+        let mut request = [REQUEST.strip_suffix(b"\r\n\r\n").unwrap(), end.as_bytes()].concat();
         let cut = self.rng.random_range(0..request.len());
         let (first, second) = request.split_at_mut(cut);
         if !first.is_empty() {
             self.shard.receive(id, first, self.now, &mut self.wire);
         }
         self.shard.receive(id, second, self.now, &mut self.wire);
+        let window = match offer {
+            "" => 0,
+            _ if offer.contains("bits=9") => 512,
+            _ => 32_768,
+        };
         self.clients.push(Client {
             id,
             bytes: Vec::new(),
@@ -83,6 +100,8 @@ impl World {
             checked: 0,
             seen: BTreeMap::new(),
             replaying: 0,
+            compressed: 0,
+            window,
         });
     }
 
@@ -104,6 +123,21 @@ impl World {
         let frames = client.frames.split_off(client.checked);
         let texts = frames.iter().filter(|(opcode, _)| *opcode == 1);
         texts.map(|(_, text)| serde_json::from_slice(text).unwrap()).collect()
+    }
+
+    /// Publishes one event to every client.
+    pub(super) fn publish_text(&mut self, channel: &str, text: &str) {
+        self.pos += 1;
+        for client in &mut self.clients {
+            client.expected.insert(client.next_seq, self.pos);
+            client.next_seq += 1;
+        }
+        let position = Position { pos: StreamPos(self.pos), ts_ms: self.pos };
+        let payload = format!("\"{text}\"");
+        let incoming = Incoming { subject: channel, payload: payload.as_bytes(), position };
+        let event = Event::new(&incoming, channel.into(), StreamPos(0));
+        self.feed([Feed::Event(Arc::new(event))].into());
+        self.flush();
     }
 
     /// Publishes one event on each of `channels` in one batch, past the model.
@@ -185,11 +219,10 @@ impl World {
             self.pos += self.rng.random_range(1..4);
             let token = ["A", "B", "C"].choose(&mut self.rng).unwrap();
             let channel = format!("t.{token}.{}", ["x", "y"].choose(&mut self.rng).unwrap());
-            let payload = vec![b' '; self.rng.random_range(0..900)];
-            let payload = [&payload[..], b"1"].concat();
+            let payload = format!("\"{}\"", "x".repeat(self.rng.random_range(0..900)));
             let position = Position { pos: StreamPos(self.pos), ts_ms: self.pos };
             let prev = self.previous.insert(channel.clone(), self.pos).unwrap_or(0);
-            let incoming = Incoming { subject: &channel, payload: &payload, position };
+            let incoming = Incoming { subject: &channel, payload: payload.as_bytes(), position };
             let event = Event::new(&incoming, channel.as_str().into(), StreamPos(prev));
             feed.push_back(Feed::Event(Arc::new(event)));
             self.newest.insert(channel.clone(), self.pos);
@@ -370,8 +403,16 @@ impl Client {
                 return;
             }
             let first = self.bytes[0];
-            assert_eq!(first & 0xF0, 0x80, "unfragmented, no reserved bits");
-            let payload = self.bytes[header..header + length].to_vec();
+            let mut payload = self.bytes[header..header + length].to_vec();
+            if self.window > 0 && first == 0xC1 {
+                let limits = InflateLimits { output_bytes_max: 65_536, ratio_max: 1_032 };
+                payload = Inflater::default().inflate(&payload, limits).unwrap().to_vec();
+                // All but what stands before the tail is within the window that was offered.
+                assert!(payload.len() < self.window + 30);
+                self.compressed += 1;
+            } else {
+                assert_eq!(first & 0xF0, 0x80, "unfragmented, no reserved bits");
+            }
             self.frames.push((first & 0x0F, payload));
             self.bytes.drain(..header + length);
         }
@@ -380,7 +421,7 @@ impl Client {
 
 #[test]
 fn many_clients_see_what_the_model_says() {
-    let (mut slow, mut dropped, mut delivered) = (0, 0, 0);
+    let (mut slow, mut dropped, mut delivered, mut compressed) = (0, 0, 0, 0);
     for seed in 0..150 {
         let result = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
@@ -388,14 +429,17 @@ fn many_clients_see_what_the_model_says() {
                 world.step();
             }
             world.settle();
-            (world.closed_slow, world.shard.stats())
+            let compressed: usize = world.clients.iter().map(|client| client.compressed).sum();
+            (world.closed_slow, world.shard.stats(), compressed)
         });
-        let (closed, stats) =
+        let (closed, stats, inflated) =
             result.unwrap_or_else(|_| panic!("the simulation failed, seed {seed}"));
         slow += closed;
+        compressed += inflated;
         dropped += stats.dropped;
         delivered += stats.deliveries;
     }
     // A simulation in which nothing happens proves nothing.
-    assert!(slow > 10 && dropped > 100 && delivered > 10_000, "{slow} {dropped} {delivered}");
+    let counts = format!("{slow} {dropped} {delivered} {compressed}");
+    assert!(slow > 10 && dropped > 100 && delivered > 10_000 && compressed > 1_000, "{counts}");
 }
