@@ -9,7 +9,7 @@ use std::process::Command;
 fn the_autobahn_testsuite_finds_nothing() {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts/autobahn");
     let output = Command::new(&script)
-        .args(["--quick", "--binary", env!("CARGO_BIN_EXE_odin-ws")])
+        .args(["--quick", "--strict", "--binary", env!("CARGO_BIN_EXE_odin-ws")])
         .output()
         .unwrap_or_else(|error| panic!("{script:?}: {error}"));
     let stdout = String::from_utf8_lossy(&output.stdout);
