@@ -11,6 +11,8 @@ pub enum CloseReason {
     ShuttingDown,
     /// Nothing came from the client within the idle timeout.
     Idle,
+    /// A message was not complete within the idle timeout.
+    UnfinishedMessage,
     /// A binary message where commands are text.
     BinaryCommand,
     /// The client reads more slowly than its messages arrive.
@@ -29,7 +31,9 @@ impl CloseReason {
         match self {
             Self::ShuttingDown | Self::Idle => 1001,
             Self::BinaryCommand => 1003,
-            Self::SlowClient | Self::CommandFlood | Self::OverBudget => 1008,
+            Self::SlowClient | Self::CommandFlood | Self::OverBudget | Self::UnfinishedMessage => {
+                1008
+            }
             Self::Wire(WireError::Protocol(_)) => 1002,
             Self::Wire(WireError::InvalidUtf8) => 1007,
             Self::Wire(WireError::TooLarge { .. } | WireError::RatioExceeded { .. }) => 1009,
@@ -41,6 +45,7 @@ impl CloseReason {
         match self {
             Self::ShuttingDown => "server is shutting down",
             Self::Idle => "idle timeout",
+            Self::UnfinishedMessage => "message not complete in time",
             Self::BinaryCommand => "commands are text messages",
             Self::SlowClient => "client reads too slowly",
             Self::CommandFlood => "too many commands",

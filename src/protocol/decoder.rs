@@ -141,6 +141,11 @@ impl Decoder {
         }
     }
 
+    /// Whether no message is incomplete.
+    pub fn is_idle(&self) -> bool {
+        self.partial.is_none()
+    }
+
     /// Heap that is held for what is incomplete.
     pub fn memory_bytes(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| {

@@ -40,7 +40,8 @@ pub struct Connection {
     pub state: State,
     /// The running number in the connection's public name.
     pub number: u64,
-    /// When the handshake or the closing must be over; unused while open.
+    /// When the handshake, the message that is incomplete, or the closing must be over; 0 if
+    /// nothing of it is under way.
     pub deadline_ms: u64,
     /// When the connection's newest timer fires; what fires earlier is out of date.
     pub timer_ms: u64,

@@ -229,6 +229,7 @@ impl Shard {
         let batch_ms = self.settings.limits.client.batch_ms;
         if let Some(connection) = self.find(id) {
             connection.state = State::Open;
+            connection.deadline_ms = 0;
             connection.batch_ms = batch_ms;
             self.stats.upgraded += 1;
             self.settings.census.add(self.settings.shard);
@@ -307,8 +308,16 @@ impl Shard {
         decoder.settle();
         inflater.settle();
         self.inflater = inflater;
+        let message_deadline_ms = now.monotonic_ms + self.settings.limits.idle_timeout_ms;
         if let Some(connection) = self.find(id) {
             connection.decoder = decoder;
+            if connection.is_open() {
+                match (connection.decoder.is_idle(), connection.deadline_ms) {
+                    (true, _) => connection.deadline_ms = 0,
+                    (false, 0) => connection.deadline_ms = message_deadline_ms,
+                    (false, _) => {}
+                }
+            }
         }
     }
 
@@ -424,8 +433,14 @@ impl Shard {
             return;
         }
         let silent_ms = now_ms.saturating_sub(connection.last_received_ms);
-        let idle_deadline_ms = connection.last_received_ms + idle_ms;
-        if silent_ms >= idle_ms {
+        let mut idle_deadline_ms = connection.last_received_ms + idle_ms;
+        if connection.deadline_ms > 0 {
+            idle_deadline_ms = idle_deadline_ms.min(connection.deadline_ms);
+        }
+        if connection.deadline_ms > 0 && now_ms >= connection.deadline_ms {
+            self.close(id, CloseReason::UnfinishedMessage, now);
+            self.flush(id, wire);
+        } else if silent_ms >= idle_ms {
             self.close(id, CloseReason::Idle, now);
             self.flush(id, wire);
         } else if silent_ms >= heartbeat_ms {

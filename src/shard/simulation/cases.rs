@@ -314,3 +314,33 @@ fn what_is_compressed_is_compressed_once_and_within_the_window() {
     };
     assert_eq!((texts(0).len(), texts(0) == texts(1), texts(0) == texts(2)), (3, true, true));
 }
+
+#[test]
+fn a_message_that_never_ends_is_closed_and_others_may_take_their_time() {
+    let mut world = World::new(1);
+    world.connect();
+    world.connect();
+    let ids = [world.clients[0].id, world.clients[1].id];
+    let mut ping = |world: &mut World, client: usize, bytes: &[u8]| {
+        world.shard.receive(ids[client], &mut bytes.to_vec(), world.now, &mut world.wire);
+    };
+    // One sends a byte a second of one frame, the other whole messages as slowly.
+    ping(&mut world, 0, &client_frame(1, &[b' '; 1_000])[..8]);
+    for second in 0..60 {
+        world.now.monotonic_ms += 1_000;
+        ping(&mut world, 0, b"x");
+        let pong = client_frame(10, b"");
+        ping(&mut world, 1, &pong[..3]);
+        ping(&mut world, 1, &pong[3..]);
+        world.shard.tick(world.now, &mut world.wire);
+        world.check();
+        let closed = world.clients[0].frames.iter().any(|(opcode, _)| *opcode == 8);
+        assert!(!closed || second >= 58, "closed after {second} s");
+    }
+    let close = world.clients[0].frames.last().unwrap();
+    assert_eq!(
+        (close.0, &close.1[..2], &close.1[2..]),
+        (8, &1008_u16.to_be_bytes()[..], &b"message not complete in time"[..])
+    );
+    assert!(world.clients[1].frames.iter().all(|(opcode, _)| *opcode != 8));
+}
