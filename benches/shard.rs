@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::hint::black_box;
-use std::io::{self, IoSlice};
+use std::io;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -29,10 +29,9 @@ struct Sink {
 }
 
 impl Wire for Sink {
-    fn send(&mut self, _: ConnId, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let bytes = slices.iter().map(|slice| slice.len()).sum();
-        self.bytes += bytes;
-        Ok(bytes)
+    fn send(&mut self, _: ConnId, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes += bytes.len();
+        Ok(bytes.len())
     }
     fn blocked(&mut self, _: ConnId) {}
     fn finish(&mut self, _: ConnId) {}

@@ -178,10 +178,12 @@ pub enum ServerKind {
 
 fn client_limits(values: &mut Values, kind: ServerKind) -> ClientLimits {
     let message_bytes = values.number("WS_MAX_MESSAGE_BYTES", 128, 1 << 24) as usize;
+    let origin = values.text("WS_MAX_MESSAGE_BYTES").map(|(_, origin)| origin);
+    let is_default = origin == Some(Origin::Default);
     ClientLimits {
-        message_bytes: match kind {
-            ServerKind::Serve => message_bytes,
-            ServerKind::Echo => ECHO_MESSAGE_BYTES,
+        message_bytes: match (kind, is_default) {
+            (ServerKind::Echo, true) => ECHO_MESSAGE_BYTES,
+            _ => message_bytes,
         },
         commands_per_second: values.number("WS_MAX_COMMANDS_PER_SECOND", 1, 1_000_000) as u32,
         channels: values.number("WS_MAX_CHANNELS", 1, 65_536) as usize,

@@ -126,8 +126,9 @@ pub const SETTINGS: &[Setting] = &[
         "WS_MAX_MESSAGE_BYTES",
         "max-message-bytes",
         "65536",
-        Serve,
-        "longest message from a client",
+        Server,
+        "longest message from a client, compressed ones inflated; `echo` takes 16777216 unless it is \
+         set",
     ),
     setting(
         "WS_MAX_COMMANDS_PER_SECOND",

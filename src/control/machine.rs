@@ -8,10 +8,8 @@ use glommio::{LocalExecutorBuilder, Placement};
 
 use crate::config::Machine;
 
-/// Entries of an io_uring. Not for so many requests at once: the kernel sizes the table in which it
-/// finds a poll to cancel by it, one bucket per 16 entries, and with 256 entries and 10,000
-/// connections a quarter of the idle CPU went into walking that table. 0.4 MB per ring.
-const RING_DEPTH: usize = 4_096;
+/// Entries of the executor's io_uring: a few timers and reads; sockets have a ring of their own.
+const RING_DEPTH: usize = 256;
 
 /// io_uring cannot be used here. The machine's or the container's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,8 +5,8 @@
 //! task, no buffer, no timer. Bound: `sockets_max` sockets of the instance.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
-use std::mem::{replace, take};
+use std::io;
+use std::mem::replace;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,10 +20,6 @@ use crate::shard::{Census, ConnId, Wire};
 
 /// The token of the listening socket, which is no connection's: no table is that long.
 const LISTENER: u64 = u32::MAX as u64;
-
-/// The longest send that is copied together first. The kernel takes one piece with less ado than
-/// many: 8 % less CPU per delivery at one event a send, copying included.
-const JOINED_BYTES_MAX: usize = 65_536;
 
 /// Bits of a connection's generation that are part of its token; the ring needs the rest.
 const GENERATION_BITS: u32 = 30;
@@ -62,8 +58,6 @@ pub(super) struct Sockets {
     slots: Vec<Option<Slot>>,
     /// Sockets that may have something to read.
     readable: VecDeque<ConnId>,
-    /// Scratch: the bytes of one send.
-    joined: Vec<u8>,
     open: usize,
     census: Arc<Census>,
     sockets_max: u64,
@@ -90,7 +84,6 @@ impl Sockets {
             may_accept: true,
             slots: Vec::new(),
             readable: VecDeque::new(),
-            joined: Vec::with_capacity(JOINED_BYTES_MAX),
             open: 0,
             census,
             sockets_max,
@@ -255,7 +248,6 @@ impl Sockets {
     pub(super) fn memory_bytes(&self) -> usize {
         allocation_bytes(self.slots.capacity() * size_of::<Option<Slot>>())
             + allocation_bytes(self.readable.capacity() * size_of::<ConnId>())
-            + allocation_bytes(self.joined.capacity())
             + self.ring.memory_bytes()
     }
 
@@ -298,20 +290,9 @@ fn token(id: ConnId) -> u64 {
 }
 
 impl Wire for Sockets {
-    fn send(&mut self, id: ConnId, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        let total: usize = slices.iter().map(|slice| slice.len()).sum();
-        let mut joined = take(&mut self.joined);
-        joined.clear();
+    fn send(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize> {
         let Some(slot) = self.find(id) else { return Err(io::ErrorKind::NotConnected.into()) };
-        let result = if total <= JOINED_BYTES_MAX {
-            slices.iter().for_each(|slice| joined.extend_from_slice(slice));
-            send(&slot.fd, &joined, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).map_err(Into::into)
-        } else {
-            SockRef::from(&slot.fd)
-                .send_vectored_with_flags(slices, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-        };
-        self.joined = joined;
-        result
+        Ok(send(&slot.fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
     }
 
     fn blocked(&mut self, id: ConnId) {

@@ -36,7 +36,7 @@ impl Shard {
             log: self.log.memory_bytes()
                 + self.newest.memory_bytes()
                 + LoggedEvent::memory_bytes(self.events_alive.get()),
-            fixed: self.charged.fixed + self.codecs_bytes(),
+            fixed: self.charged.fixed + self.scratch_bytes(),
             ..self.charged
         }
     }

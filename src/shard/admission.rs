@@ -5,7 +5,6 @@ use super::engine::{Mode, Shard};
 use super::flush::text_frame;
 use super::{Now, Wire};
 use crate::feed::SourceStatus;
-use crate::protocol::extension::Deflate;
 use crate::protocol::handshake::{self, Head, Refusal, json_response};
 use crate::protocol::message::{ServerMessage, Welcome};
 
@@ -32,7 +31,8 @@ impl Shard {
             Ok(None) => {}
             Ok(Some(Head::Upgrade { head_bytes, path, response, deflate })) => {
                 let frames_start = head_bytes - before.min(head_bytes);
-                self.upgrade(id, &path, response, deflate, now);
+                connection.deflate = deflate;
+                self.upgrade(id, &path, response, now);
                 if self.find(id).is_some_and(|connection| connection.is_open()) {
                     self.flush(id, wire);
                     self.receive(id, &mut bytes[frames_start..], now, wire);
@@ -43,23 +43,13 @@ impl Shard {
         }
     }
 
-    fn upgrade(
-        &mut self,
-        id: ConnId,
-        path: &str,
-        response: Vec<u8>,
-        deflate: Option<Deflate>,
-        now: Now,
-    ) {
+    fn upgrade(&mut self, id: ConnId, path: &str, response: Vec<u8>, now: Now) {
         let is_known_path = path == "/ws" || matches!(self.settings.mode, Mode::Echo);
         if !is_known_path {
             return self.refuse(id, Refusal::NotFound, now);
         }
         if self.settings.census.total() >= self.settings.limits.connections_max {
             return self.refuse(id, Refusal::Full, now);
-        }
-        if let Some(connection) = self.find(id) {
-            connection.deflate = deflate;
         }
         self.queue(id, response);
         self.open(id, now);

@@ -19,7 +19,7 @@ use super::recent::{NewestEvents, RecentLog};
 use super::subscriptions::SubscriptionIndex;
 use super::table::ConnectionTable;
 use super::timers::TimerWheel;
-use super::transmit::Heads;
+use super::transmit::Batch;
 use super::{Now, Wire};
 use crate::channel::Pattern;
 use crate::event::Epoch;
@@ -79,7 +79,7 @@ pub struct Shard {
     pub(super) matched: Vec<u32>,
     /// Connections whose queue refused too much.
     pub(super) slow: Vec<ConnId>,
-    pub(super) heads: Heads,
+    pub(super) batch: Batch,
     pub(super) deflater: Deflater,
     inflater: Inflater,
     pub(super) stats: Stats,
@@ -109,7 +109,7 @@ impl Shard {
             batches: Batches::default(),
             matched: Vec::new(),
             slow: Vec::new(),
-            heads: Heads::default(),
+            batch: Batch::default(),
             deflater: Deflater::default(),
             inflater: Inflater::default(),
             stats: Stats::default(),
@@ -214,9 +214,9 @@ impl Shard {
         self.stats
     }
 
-    /// Heap of what compresses and inflates.
-    pub(super) fn codecs_bytes(&self) -> usize {
-        self.deflater.memory_bytes() + self.inflater.memory_bytes()
+    /// Heap of what everything that is sent or received goes through.
+    pub(super) fn scratch_bytes(&self) -> usize {
+        self.batch.memory_bytes() + self.deflater.memory_bytes() + self.inflater.memory_bytes()
     }
 
     pub(super) fn find(&mut self, id: ConnId) -> Option<&mut Connection> {

@@ -1,11 +1,11 @@
-//! From queues to the wire: one vectored send per connection, and what becomes of the rest.
+//! From queues to the wire: one send per connection, and what becomes of the rest.
 
 use std::io::ErrorKind;
 use std::rc::Rc;
 
 use super::connection::{ConnId, State};
 use super::engine::Shard;
-use super::limits::{ANSWER_BYTES_PAUSE, FRAMES_PER_SEND};
+use super::limits::ANSWER_BYTES_PAUSE;
 use super::outbox::Outbox;
 use super::transmit::{Frame, event_frame_bytes};
 use super::{Now, Wire};
@@ -99,27 +99,22 @@ impl Shard {
             if connection.is_blocked {
                 return;
             }
-            let mut offered = 0;
-            let send = |slices: &[std::io::IoSlice<'_>], total| {
-                offered = total;
-                wire.send(id, slices)
-            };
-            let result = match &connection.outbox {
-                Some(outbox) => self.heads.gather(outbox.frames(), outbox.front_sent(), send),
+            match &connection.outbox {
+                Some(outbox) => self.batch.collect(outbox.frames(), outbox.front_sent()),
                 None if connection.pending > 0 => {
                     let newest = connection.replay.newest(connection.pending as usize);
                     let deflate = connection.deflate;
                     let frames = newest
                         .map(|(seq, event)| Frame::Event { seq, tail: event.tail_for(deflate) });
-                    self.heads.gather(frames, 0, send)
+                    self.batch.collect(frames, 0);
                 }
                 None => return self.finish_if_due(id, wire),
-            };
+            }
             self.stats.sends += 1;
-            match result {
+            match wire.send(id, self.batch.bytes()) {
                 Ok(sent) => {
                     self.stats.bytes += sent as u64;
-                    self.take_sent(id, sent, offered);
+                    self.take_sent(id, sent);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -132,15 +127,16 @@ impl Shard {
         }
     }
 
-    fn take_sent(&mut self, id: ConnId, sent: usize, offered: usize) {
+    fn take_sent(&mut self, id: ConnId, sent: usize) {
+        let (offered, frames) = (self.batch.bytes().len(), self.batch.frames());
         let Some(connection) = self.find(id) else { return };
         if let Some(outbox) = &mut connection.outbox {
             outbox.advance(sent);
             if outbox.is_empty() {
                 connection.outbox = None;
             }
-        } else if sent == offered {
-            connection.pending = connection.pending.saturating_sub(FRAMES_PER_SEND as u32);
+        } else if sent == offered && frames > 0 {
+            connection.pending -= frames as u32;
             connection.drops_in_row = 0;
         } else {
             self.queue_pending(id.index, sent);

@@ -4,8 +4,9 @@ use super::outbox::QUEUED_EVENT_BYTES;
 use crate::protocol::extension::Compression;
 use crate::protocol::message::ClientLimits;
 
-/// Frames in one vectored send: 64 slices, a head and a tail each.
-pub const FRAMES_PER_SEND: usize = 32;
+/// Frames in one vectored send: 128 slices, a head and a tail each. At 2,000,000 deliveries/s to
+/// 5,000 connections about 33 wait for each when its turn comes.
+pub const FRAMES_PER_SEND: usize = 64;
 
 /// Bytes of answers (not events) that may wait for a connection before its reading pauses. What one
 /// read of pipelined commands asks for beyond it is bounded by the connection's budget.
@@ -25,8 +26,8 @@ pub const SNAPSHOT_LOOKS_PER_COMMAND: usize = 4_096;
 /// Messages that found a full queue, in a row, after which the client is closed.
 pub const DROPS_IN_ROW_MAX: u8 = 3;
 
-/// Deliveries of one turn, after which the executor sees to its sockets: about 10 ms of work.
-pub const DELIVERIES_PER_TURN: usize = 32_768;
+/// Deliveries that are queued before some of them are sent: about 1 ms of work.
+pub const DELIVERIES_PER_TURN: usize = 8_192;
 
 /// Channels whose newest event is kept.
 pub const NEWEST_CHANNELS_MAX: usize = 65_536;

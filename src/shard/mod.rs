@@ -52,7 +52,7 @@ pub use limits::Limits;
 pub use memory::ShardMemory;
 pub use subscriptions::{Subscriber, SubscriptionIndex};
 
-use std::io::{self, IoSlice};
+use std::io;
 
 /// The moment of a call, read once per turn by the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -69,7 +69,7 @@ pub trait Wire {
     ///
     /// # Errors
     /// `WouldBlock` if it takes none now; anything else means that the connection is lost.
-    fn send(&mut self, id: ConnId, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+    fn send(&mut self, id: ConnId, bytes: &[u8]) -> io::Result<usize>;
 
     /// A send would have blocked: [`Shard::writable`] goes on when the socket takes bytes again.
     fn blocked(&mut self, id: ConnId);

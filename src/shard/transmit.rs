@@ -1,10 +1,9 @@
-//! Frames to vectored writes: per event only the frame header and `{"seq":N,` are made, in one
-//! scratch that the shard reuses; the tail is the shared event's own bytes, plain or deflated.
-
-use std::io::IoSlice;
+//! Frames to the bytes of one send: per event only the frame header and `{"seq":N,` are made; the
+//! tail is the shared event's own bytes, plain or deflated.
 
 use super::limits::FRAMES_PER_SEND;
 use crate::event::Tail;
+use crate::heap::allocation_bytes;
 use crate::protocol::deflate::{STORED_HEADER_BYTES, put_stored_header};
 use crate::protocol::frame::{HEADER_BYTES_MAX, Opcode, mark_compressed, put_header};
 
@@ -60,60 +59,69 @@ fn prefix_bytes(seq: u64) -> usize {
     PREFIX.len() + seq.checked_ilog10().unwrap_or(0) as usize + 1 + 1
 }
 
-/// Scratch for the heads of one send.
-#[derive(Debug)]
-pub struct Heads {
-    bytes: [[u8; HEAD_BYTES_MAX]; FRAMES_PER_SEND],
-    lengths: [usize; FRAMES_PER_SEND],
+/// Bytes of one send: more than a socket takes at once.
+const SEND_BYTES_MAX: usize = 65_536;
+
+/// The bytes of one send, in a scratch that the shard reuses. They are copied together, which
+/// costs less than having the kernel collect them: many small pieces are dear.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    frames: usize,
+    is_cut: bool,
 }
 
-impl Default for Heads {
-    fn default() -> Self {
-        Self { bytes: [[0; HEAD_BYTES_MAX]; FRAMES_PER_SEND], lengths: [0; FRAMES_PER_SEND] }
-    }
-}
-
-impl Heads {
-    /// Calls `send` with the slices of up to [`FRAMES_PER_SEND`] frames, without the first `skip`
-    /// bytes, and with their sum.
-    pub fn gather<'a, R>(
-        &mut self,
-        frames: impl Iterator<Item = Frame<'a>>,
-        skip: usize,
-        send: impl FnOnce(&[IoSlice<'_>], usize) -> R,
-    ) -> R {
-        let mut tails = [&[][..]; FRAMES_PER_SEND];
-        let mut count = 0;
+impl Batch {
+    /// Collects up to [`FRAMES_PER_SEND`] frames of up to [`SEND_BYTES_MAX`] bytes in all,
+    /// without the first `skip` bytes; of a longer frame as much as that.
+    pub fn collect<'a>(&mut self, frames: impl Iterator<Item = Frame<'a>>, skip: usize) {
+        self.bytes.clear();
+        self.frames = 0;
+        self.is_cut = false;
+        let mut skip = skip;
         for frame in frames.take(FRAMES_PER_SEND) {
-            match frame {
-                Frame::Event { seq, tail } => {
-                    self.lengths[count] = put_head(seq, tail, &mut self.bytes[count]);
-                    let (Tail::Plain(tail) | Tail::Deflated(tail)) = tail;
-                    tails[count] = tail;
-                }
-                Frame::Whole(bytes) => {
-                    self.lengths[count] = 0;
-                    tails[count] = bytes;
-                }
+            let length = frame.bytes() - skip;
+            if self.frames > 0 && self.bytes.len() + length > SEND_BYTES_MAX {
+                return;
             }
-            count += 1;
+            self.is_cut = length > SEND_BYTES_MAX;
+            self.push(frame, skip);
+            self.frames += 1;
+            skip = 0;
         }
-        let mut slices = [IoSlice::new(&[]); FRAMES_PER_SEND * 2];
-        let (mut used, mut total, mut skip) = (0, 0, skip);
-        let heads = self.bytes.iter().zip(self.lengths).map(|(bytes, length)| &bytes[..length]);
-        for (head, tail) in heads.zip(tails).take(count) {
-            for part in [head, tail] {
-                let cut = skip.min(part.len());
-                skip -= cut;
-                let part = &part[cut..];
-                if !part.is_empty() {
-                    slices[used] = IoSlice::new(part);
-                    used += 1;
-                    total += part.len();
-                }
+    }
+
+    /// What was collected.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many frames end in it, and begin or went on.
+    pub fn frames(&self) -> usize {
+        self.frames - usize::from(self.is_cut)
+    }
+
+    /// Heap that is held.
+    pub fn memory_bytes(&self) -> usize {
+        allocation_bytes(self.bytes.capacity())
+    }
+
+    fn push(&mut self, frame: Frame<'_>, mut skip: usize) {
+        let mut scratch = [0; HEAD_BYTES_MAX];
+        let (head, tail) = match frame {
+            Frame::Event { seq, tail } => {
+                let end = put_head(seq, tail, &mut scratch);
+                let (Tail::Plain(tail) | Tail::Deflated(tail)) = tail;
+                (&scratch[..end], tail)
             }
+            Frame::Whole(bytes) => (&[][..], bytes),
+        };
+        for part in [head, tail] {
+            let cut = skip.min(part.len());
+            skip -= cut;
+            let room = (part.len() - cut).min(SEND_BYTES_MAX - self.bytes.len());
+            self.bytes.extend_from_slice(&part[cut..cut + room]);
         }
-        send(&slices[..used], total)
     }
 }
 
@@ -144,11 +152,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn bytes_of(frames: &[Frame<'_>], skip: usize) -> Vec<u8> {
-        Heads::default().gather(frames.iter().copied(), skip, |slices, total| {
-            let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
-            assert_eq!(bytes.len(), total);
-            bytes
-        })
+        let mut batch = Batch::default();
+        batch.collect(frames.iter().copied(), skip);
+        batch.bytes
     }
 
     #[test]
@@ -189,11 +195,25 @@ mod tests {
                     _ => Frame::Event { seq, tail: Tail::Plain(&tail) },
                 })
                 .collect();
-            let all = bytes_of(&frames, 0);
-            let taken = frames.len().min(FRAMES_PER_SEND);
-            prop_assert_eq!(all.len(), frames[..taken].iter().map(Frame::bytes).sum::<usize>());
-            let skip = skip.min(frames[0].bytes());
-            prop_assert_eq!(bytes_of(&frames, skip), &all[skip..]);
+            let mut batch = Batch::default();
+            batch.collect(frames.iter().copied(), 0);
+            let lengths: Vec<usize> = frames.iter().map(Frame::bytes).collect();
+            let whole: usize = lengths[..batch.frames()].iter().sum();
+            let all = batch.bytes().to_vec();
+            if batch.is_cut {
+                prop_assert_eq!((batch.frames(), all.len()), (0, SEND_BYTES_MAX));
+            } else {
+                prop_assert_eq!(all.len(), whole);
+                let is_full = frames.get(batch.frames())
+                    .is_none_or(|next| whole + next.bytes() > SEND_BYTES_MAX);
+                prop_assert!(is_full || batch.frames() == FRAMES_PER_SEND);
+            }
+            // Bytes that were sent are left out, and room for later ones is used.
+            let skip = skip.min(lengths[0]);
+            let rest = bytes_of(&frames, skip);
+            let common = rest.len().min(all.len() - skip);
+            prop_assert_eq!(&rest[..common], &all[skip..skip + common]);
+            prop_assert!(rest.len() + skip >= all.len());
         }
     }
 }

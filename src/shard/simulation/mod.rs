@@ -9,7 +9,7 @@ mod cases;
 mod world;
 
 use std::collections::{BTreeSet, HashMap};
-use std::io::{self, IoSlice};
+use std::io;
 
 use super::census::Census;
 use super::engine::{Mode, Shard, ShardSettings};
@@ -66,12 +66,11 @@ struct Sockets {
 }
 
 impl Wire for Sockets {
-    fn send(&mut self, id: ConnId, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    fn send(&mut self, id: ConnId, offered: &[u8]) -> io::Result<usize> {
         if self.broken.contains(&(id.index, id.generation)) {
             return Err(io::ErrorKind::ConnectionReset.into());
         }
         let room = self.room.entry(id).or_insert(usize::MAX);
-        let offered: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
         assert!(!offered.is_empty(), "an empty send");
         let count = offered.len().min(*room);
         if count == 0 {
