@@ -4,8 +4,8 @@ use super::outbox::QUEUED_EVENT_BYTES;
 use crate::protocol::extension::Compression;
 use crate::protocol::message::ClientLimits;
 
-/// Frames in one vectored send: 128 slices, a head and a tail each. At 2,000,000 deliveries/s to
-/// 5,000 connections about 33 wait for each when its turn comes.
+/// Frames in one send: at 2,000,000 deliveries/s to 5,000 connections about 33 wait for each when
+/// its turn comes.
 pub const FRAMES_PER_SEND: usize = 64;
 
 /// Bytes of answers (not events) that may wait for a connection before its reading pauses. What one
@@ -87,5 +87,3 @@ impl Limits {
 
 /// A connection without any of that: the assertion beside the type says that it is enough.
 pub const STATE_BYTES: usize = 1_024;
-
-const _: () = assert!(FRAMES_PER_SEND * 2 <= 1_024, "IOV_MAX of Linux");

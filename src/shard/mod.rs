@@ -9,7 +9,7 @@
 //! commands       what a client's command does
 //! publish        what an event does: log, match, number, send once per connection
 //! batches        connections that wait until they may be sent to again
-//! flush          queued frames to the wire, one vectored send per connection
+//! flush          queued frames to the wire, one send per connection
 //! connection     the state of one connection
 //! table          all connections of the shard
 //! outbox         what a connection could not take yet, bounded
