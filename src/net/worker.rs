@@ -170,6 +170,7 @@ async fn consume(worker: Rc<Worker>, feed: FeedReceiver) {
             let room = FEED_BATCH - batch.len();
             feed.drain(&mut batch, room);
             worker.publish(&mut batch);
+            send_batches(&worker);
             let has_more = worker.flush_some();
             worker.serve_sockets();
             if batch.is_empty() && !has_more && feed.is_empty() {
@@ -180,7 +181,6 @@ async fn consume(worker: Rc<Worker>, feed: FeedReceiver) {
                 turn().await;
             }
         }
-        send_batches(&worker);
     }
 }
 
