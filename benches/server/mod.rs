@@ -40,6 +40,10 @@ impl Server {
         let addr = address_in("listening").parse().unwrap();
         let admin = address_in("metrics");
         std::thread::spawn(move || lines.for_each(drop));
+        // Whoever connects before the source is live is told when it is.
+        while !is_ready(addr) {
+            std::thread::yield_now();
+        }
         Self { child, addr, admin }
     }
 
@@ -100,6 +104,14 @@ impl Server {
         stream.set_nonblocking(true).unwrap();
         stream
     }
+}
+
+fn is_ready(addr: SocketAddr) -> bool {
+    let mut stream = TcpStream::connect(addr).unwrap();
+    stream.write_all(b"GET /ready HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response.starts_with("HTTP/1.1 200 ")
 }
 
 impl Drop for Server {
