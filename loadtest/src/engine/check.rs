@@ -5,30 +5,10 @@
 //! Bound: [`CHANNELS_MAX`] channels of a connection are watched by position, 16 bytes each; `seq`
 //! is watched always.
 
-use std::collections::HashMap;
-
 use super::event::Event;
 
 /// Channels of one connection that are watched by position.
 const CHANNELS_MAX: usize = 512;
-
-/// The channels of a run by number, so that a connection can keep them small.
-#[derive(Debug, Default)]
-pub struct ChannelNumbers {
-    by_name: HashMap<Box<[u8]>, u32>,
-}
-
-impl ChannelNumbers {
-    /// The channel's number. Cost: one hash; an allocation for a name that is new.
-    pub fn number(&mut self, name: &[u8]) -> u32 {
-        if let Some(&number) = self.by_name.get(name) {
-            return number;
-        }
-        let number = self.by_name.len() as u32;
-        self.by_name.insert(name.into(), number);
-        number
-    }
-}
 
 /// What one event showed. All zero: it was the next.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -69,14 +49,14 @@ impl Checker {
     }
 
     /// Takes the next event.
-    pub fn check(&mut self, event: &Event<'_>, channel: u32) -> Verdict {
+    pub fn check(&mut self, seq: u64, event: &Event) -> Verdict {
         let mut verdict = Verdict::default();
-        if event.seq > self.last_seq + 1 {
-            verdict.gaps = event.seq - self.last_seq - 1;
+        if seq > self.last_seq + 1 {
+            verdict.gaps = seq - self.last_seq - 1;
         }
-        verdict.is_disordered = event.seq < self.last_seq;
-        self.last_seq = self.last_seq.max(event.seq);
-        let known = self.channels.iter().position(|(number, _)| *number == channel);
+        verdict.is_disordered = seq < self.last_seq;
+        self.last_seq = self.last_seq.max(seq);
+        let known = self.channels.iter().position(|(number, _)| *number == event.channel);
         match known {
             Some(place) => {
                 let last = &mut self.channels[place].1;
@@ -94,7 +74,7 @@ impl Checker {
             }
             None if self.channels.len() < CHANNELS_MAX => {
                 self.check_first(event, &mut verdict);
-                self.channels.push((channel, event.pos));
+                self.channels.push((event.channel, event.pos));
             }
             None => {}
         }
@@ -103,7 +83,7 @@ impl Checker {
 
     /// The server tells its position and adds the subscription in one step, so that nothing can
     /// come between them: an event up to it is out of place, and one after it must not be missing.
-    fn check_first(&self, event: &Event<'_>, verdict: &mut Verdict) {
+    fn check_first(&self, event: &Event, verdict: &mut Verdict) {
         if self.acknowledged_pos == 0 {
             return;
         }
@@ -119,25 +99,26 @@ impl Checker {
 mod tests {
     use super::*;
 
-    fn event(seq: u64, pos: u64, prev: u64) -> Event<'static> {
-        Event { seq, channel: b"a", pos, prev, sent_us: None }
+    /// Checks an event of a channel.
+    fn check(checker: &mut Checker, channel: u32, seq: u64, pos: u64, prev: u64) -> Verdict {
+        checker.check(seq, &Event { channel, pos, prev, sent_us: None })
     }
 
     #[test]
     fn holes_repetitions_and_disorder_are_seen() {
         let mut checker = Checker::default();
         let fine = Verdict::default();
-        assert_eq!(checker.check(&event(1, 10, 0), 0), fine);
-        assert_eq!(checker.check(&event(2, 12, 10), 0), fine);
-        assert_eq!(checker.check(&event(3, 11, 7), 1), fine, "another channel");
-        assert_eq!(checker.check(&event(6, 20, 18), 0).gaps, 2, "by seq, counted once");
-        assert_eq!(checker.check(&event(7, 30, 25), 0).gaps, 1, "by prev");
-        assert!(checker.check(&event(8, 30, 25), 0).is_duplicate);
-        assert!(checker.check(&event(9, 29, 25), 0).is_disordered);
-        assert!(checker.check(&event(4, 40, 30), 0).is_disordered, "by seq");
-        assert_eq!(checker.check(&event(10, 50, 0), 0), fine, "the server knew none before");
+        assert_eq!(check(&mut checker, 0, 1, 10, 0), fine);
+        assert_eq!(check(&mut checker, 0, 2, 12, 10), fine);
+        assert_eq!(check(&mut checker, 1, 3, 11, 7), fine, "another channel");
+        assert_eq!(check(&mut checker, 0, 6, 20, 18).gaps, 2, "by seq, counted once");
+        assert_eq!(check(&mut checker, 0, 7, 30, 25).gaps, 1, "by prev");
+        assert!(check(&mut checker, 0, 8, 30, 25).is_duplicate);
+        assert!(check(&mut checker, 0, 9, 29, 25).is_disordered);
+        assert!(check(&mut checker, 0, 4, 40, 30).is_disordered, "by seq");
+        assert_eq!(check(&mut checker, 0, 10, 50, 0), fine, "the server knew none before");
         checker.reset();
-        assert_eq!(checker.check(&event(1, 60, 50), 0), fine);
+        assert_eq!(check(&mut checker, 0, 1, 60, 50), fine);
     }
 
     #[test]
@@ -145,20 +126,13 @@ mod tests {
         let mut checker = Checker::default();
         let fine = Verdict::default();
         checker.on_acknowledged(100);
-        assert_eq!(checker.check(&event(1, 101, 90), 0), fine);
-        assert_eq!(checker.check(&event(2, 102, 0), 1), fine, "the channel's first at all");
-        assert_eq!(checker.check(&event(3, 103, 100), 2), fine, "prev was the newest of all");
-        assert!(checker.check(&event(4, 100, 90), 3).is_disordered, "before the subscription");
-        assert_eq!(checker.check(&event(5, 110, 105), 4).gaps, 1, "105 was due");
-        assert_eq!(checker.check(&event(7, 120, 115), 5).gaps, 1, "by seq, counted once");
+        assert_eq!(check(&mut checker, 0, 1, 101, 90), fine);
+        assert_eq!(check(&mut checker, 1, 2, 102, 0), fine, "the channel's first at all");
+        assert_eq!(check(&mut checker, 2, 3, 103, 100), fine, "prev was the newest of all");
+        assert!(check(&mut checker, 3, 4, 100, 90).is_disordered, "before the subscription");
+        assert_eq!(check(&mut checker, 4, 5, 110, 105).gaps, 1, "105 was due");
+        assert_eq!(check(&mut checker, 5, 7, 120, 115).gaps, 1, "by seq, counted once");
         checker.on_resync();
-        assert_eq!(checker.check(&event(8, 3, 0), 0), fine, "another stream");
-    }
-
-    #[test]
-    fn channels_keep_their_numbers() {
-        let mut numbers = ChannelNumbers::default();
-        let first = ["a", "b", "a", "c"].map(|name| numbers.number(name.as_bytes()));
-        assert_eq!(first, [0, 1, 0, 2]);
+        assert_eq!(check(&mut checker, 0, 8, 3, 0), fine, "another stream");
     }
 }

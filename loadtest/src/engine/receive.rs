@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hdrhistogram::Histogram;
 use serde_json::Value;
 
-use super::check::{ChannelNumbers, Checker};
+use super::check::Checker;
 use super::client::{Client, Pace, Phase};
-use super::event;
+use super::event::{Event, EventReader};
 use super::shared::{Counts, Measured, histogram, record};
 use super::{Engine, READ_BYTES};
 use crate::failure::Cause;
@@ -38,7 +38,7 @@ pub(super) struct Sink {
     pub back_ms: Vec<u32>,
     connect_us: Histogram<u64>,
     interval_us: Histogram<u64>,
-    numbers: ChannelNumbers,
+    events: EventReader,
     controls: Vec<Control>,
     plain: Vec<u8>,
     /// For servers without context between messages: one for all clients.
@@ -53,7 +53,7 @@ impl Default for Sink {
             back_ms: Vec::new(),
             connect_us: histogram(),
             interval_us: histogram(),
-            numbers: ChannelNumbers::default(),
+            events: EventReader::default(),
             controls: Vec::new(),
             plain: Vec::new(),
             inflater: None,
@@ -84,22 +84,16 @@ impl Sink {
         measured.back_ms.append(&mut self.back_ms);
     }
 
-    fn on_incoming(&mut self, incoming: Incoming<'_>, checker: &mut Checker, pace: Pace) {
+    fn on_incoming(
+        &mut self,
+        incoming: Incoming<'_>,
+        checker: &mut Checker,
+        pace: Pace,
+    ) -> Result<(), ProtocolError> {
         match incoming {
-            Incoming::Text(text) => match event::scan(text) {
-                Some(event) => self.on_event(&event, text.len(), checker, pace),
-                None => {
-                    let message: Value = serde_json::from_slice(text).unwrap_or_default();
-                    // At once: events of the same read are checked against it.
-                    match message["type"].as_str() {
-                        Some("subscribed") => {
-                            checker.on_acknowledged(message["pos"].as_u64().unwrap_or(0));
-                        }
-                        Some("resync") => checker.on_resync(),
-                        _ => {}
-                    }
-                    self.controls.push(Control::Message(message));
-                }
+            Incoming::Text(text) => match self.events.read(text)? {
+                Some((seq, event)) => self.on_event(seq, &event, text.len(), checker, pace),
+                None => self.on_message(text, checker),
             },
             Incoming::Ping(payload) => self.controls.push(Control::Ping(payload.to_vec())),
             Incoming::Close(code, reason) => self.controls.push(Control::Close {
@@ -108,11 +102,24 @@ impl Sink {
             }),
             Incoming::Binary | Incoming::Pong => {}
         }
+        Ok(())
+    }
+
+    fn on_message(&mut self, text: &[u8], checker: &mut Checker) {
+        let message: Value = serde_json::from_slice(text).unwrap_or_default();
+        // At once: events of the same read are checked against it.
+        match message["type"].as_str() {
+            Some("subscribed") => checker.on_acknowledged(message["pos"].as_u64().unwrap_or(0)),
+            Some("resync") => checker.on_resync(),
+            _ => {}
+        }
+        self.controls.push(Control::Message(message));
     }
 
     fn on_event(
         &mut self,
-        event: &event::Event<'_>,
+        seq: u64,
+        event: &Event,
         bytes: usize,
         checker: &mut Checker,
         pace: Pace,
@@ -124,7 +131,7 @@ impl Sink {
             self.counts.slow_deliveries += 1;
             return;
         }
-        let verdict = checker.check(event, self.numbers.number(event.channel));
+        let verdict = checker.check(seq, event);
         self.counts.gaps += verdict.gaps;
         self.counts.duplicates += u64::from(verdict.is_duplicate);
         self.counts.disordered += u64::from(verdict.is_disordered);
@@ -327,7 +334,7 @@ fn take_frames(client: &mut Client, sink: &mut Sink, bytes: &[u8]) -> Result<(),
         (true, None) => shared.as_mut(),
     };
     let result = reader.read(bytes, &READ_LIMITS, inflater, &mut |incoming| {
-        sink.on_incoming(incoming, checker, *pace);
+        sink.on_incoming(incoming, checker, *pace)
     });
     sink.inflater = shared;
     result

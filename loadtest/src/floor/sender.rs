@@ -189,7 +189,7 @@ fn ready_frame(frame: &mut Vec<u8>, channel: &str, (sent_us, pos): (u64, u64), l
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::event::scan;
+    use crate::engine::event::EventReader;
 
     #[test]
     fn a_ready_frame_has_its_length_and_is_an_event() {
@@ -198,8 +198,8 @@ mod tests {
             ready_frame(&mut frame, "odin.token.LT1.trade", (1_732_150_000_120_999, 7), length);
             assert_eq!(frame.len(), length);
             let start = if frame[1] == 127 { 10 } else { 4 };
-            let event = scan(&frame[start..]).unwrap();
-            assert_eq!((event.seq, event.pos, event.prev), (1, 7, 0));
+            let (seq, event) = EventReader::default().read(&frame[start..]).unwrap().unwrap();
+            assert_eq!((seq, event.pos, event.prev), (1, 7, 0));
             assert_eq!(event.sent_us, Some(1_732_150_000_120_999));
             serde_json::from_slice::<serde_json::Value>(&frame[start..]).unwrap();
         }

@@ -215,6 +215,7 @@ impl Hostile {
             if let Incoming::Close(code, _) = incoming {
                 *reason = Some(format!("close_{}", code.unwrap_or(1005)));
             }
+            Ok(())
         });
         if result.is_err() {
             self.ended("protocol_error", at);

@@ -19,7 +19,7 @@ const PONG: u8 = 10;
 /// What came from a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Incoming<'a> {
-    /// A text message.
+    /// A text message. Whoever takes it checks its encoding (section 8.1).
     Text(&'a [u8]),
     /// A binary message.
     Binary,
@@ -69,7 +69,7 @@ struct Out<'a, F> {
     on: &'a mut F,
 }
 
-impl<F: FnMut(Incoming<'_>)> Out<'_, F> {
+impl<F: FnMut(Incoming<'_>) -> Result<(), ProtocolError>> Out<'_, F> {
     /// A message is complete.
     fn message(
         &mut self,
@@ -83,13 +83,7 @@ impl<F: FnMut(Incoming<'_>)> Out<'_, F> {
             }
             _ => payload,
         };
-        if is_text {
-            std::str::from_utf8(plain).map_err(|_| ProtocolError::Utf8)?;
-            (self.on)(Incoming::Text(plain));
-        } else {
-            (self.on)(Incoming::Binary);
-        }
-        Ok(())
+        if is_text { (self.on)(Incoming::Text(plain)) } else { (self.on)(Incoming::Binary) }
     }
 }
 
@@ -98,13 +92,13 @@ impl FrameReader {
     /// compression was agreed.
     ///
     /// # Errors
-    /// The first rule that the server broke; the connection cannot go on.
+    /// The first rule that the server broke, or what `on` returned; the connection cannot go on.
     pub fn read(
         &mut self,
         bytes: &[u8],
         limits: &ReadLimits,
         inflater: Option<&mut Inflater>,
-        on: &mut impl FnMut(Incoming<'_>),
+        on: &mut impl FnMut(Incoming<'_>) -> Result<(), ProtocolError>,
     ) -> Result<(), ProtocolError> {
         let mut out = Out { limits, inflater, on };
         let mut rest = bytes;
@@ -132,7 +126,7 @@ impl FrameReader {
     }
 
     /// Takes the whole frames at the front of `bytes`; how many bytes they are.
-    fn take_frames<F: FnMut(Incoming<'_>)>(
+    fn take_frames<F: FnMut(Incoming<'_>) -> Result<(), ProtocolError>>(
         &mut self,
         bytes: &[u8],
         out: &mut Out<'_, F>,
@@ -143,7 +137,7 @@ impl FrameReader {
             let Some(payload) = bytes.get(start..start + header.payload) else { break };
             used = start + header.payload;
             if header.opcode >= CLOSE {
-                (out.on)(control(header.opcode, payload)?);
+                (out.on)(control(header.opcode, payload)?)?;
             } else {
                 self.take_data(&header, payload, out)?;
             }
@@ -151,7 +145,7 @@ impl FrameReader {
         Ok(used)
     }
 
-    fn take_data<F: FnMut(Incoming<'_>)>(
+    fn take_data<F: FnMut(Incoming<'_>) -> Result<(), ProtocolError>>(
         &mut self,
         header: &Header,
         payload: &[u8],
@@ -320,9 +314,12 @@ mod tests {
         let mut seen = Vec::new();
         reader.read(bytes, &LIMITS, None, &mut |incoming| {
             seen.push(match incoming {
-                Incoming::Text(text) => String::from_utf8(text.to_vec()).unwrap(),
+                Incoming::Text(text) => {
+                    String::from_utf8(text.to_vec()).map_err(|_| ProtocolError::Utf8)?
+                }
                 other => format!("{other:?}"),
             });
+            Ok(())
         })?;
         Ok(seen)
     }
