@@ -1,7 +1,10 @@
 //! The state of one connection, as small as an idle one can be: what is needed only while
 //! something is incomplete or waits lives behind an option.
 
+use std::num::NonZeroU64;
+
 use super::Now;
+use super::catch_up::CatchUp;
 use super::limits::STATE_BYTES;
 use super::memory::ConnectionMemory;
 use super::outbox::Outbox;
@@ -51,6 +54,8 @@ pub struct Connection {
     pub deflate: Option<Deflate>,
     pub outbox: Option<Box<Outbox>>,
     pub replay: ReplayRing,
+    /// What it missed before it resumed, and what came since.
+    pub catch_up: Option<Box<CatchUp>>,
     /// The newest events of the replay ring that are not sent yet. With an outbox it is 0.
     pub pending: u32,
     /// The last event that was considered for this connection, so that none is sent twice.
@@ -66,7 +71,7 @@ pub struct Connection {
     pub command_excess: u16,
     pub rate: CommandRate,
     /// When the ping that is not answered yet was sent.
-    pub ping_sent_ms: Option<u64>,
+    pub ping_sent_ms: Option<NonZeroU64>,
     /// The newest round trip.
     pub latency_ms: Option<u32>,
     /// What the shard's sums hold for this connection.
@@ -89,6 +94,7 @@ impl Connection {
             deflate: None,
             outbox: None,
             replay: ReplayRing::default(),
+            catch_up: None,
             pending: 0,
             last_event: 0,
             is_touched: false,
@@ -117,7 +123,8 @@ impl Connection {
             _ => 0,
         };
         let partial = self.decoder.memory_bytes() + allocation_bytes(head_bytes);
-        let queue = self.outbox.as_ref().map_or(0, |outbox| outbox.memory_bytes());
+        let queue = self.outbox.as_ref().map_or(0, |outbox| outbox.memory_bytes())
+            + self.catch_up.as_ref().map_or(0, |catch_up| catch_up.memory_bytes());
         let bytes = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         ConnectionMemory {
             queue: bytes(queue),

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -15,7 +16,9 @@ use super::connection::{ConnId, Connection, State};
 use super::flush::text_frame;
 use super::limits::{ANSWER_BYTES_PAUSE, Limits};
 use super::memory::{ConnectionMemory, ShardMemory};
-use super::recent::{NewestEvents, RecentLog};
+use super::newest::NewestEvents;
+use super::recent::RecentLog;
+use super::resume::WaitingResumes;
 use super::subscriptions::SubscriptionIndex;
 use super::table::ConnectionTable;
 use super::timers::TimerWheel;
@@ -87,6 +90,11 @@ pub struct Shard {
     pub(super) events_seen: u64,
     /// How many events this shard holds, wherever.
     pub(super) events_alive: Rc<Cell<usize>>,
+    /// Connections that are sent what they missed.
+    pub(super) catching_up: Vec<ConnId>,
+    /// How many events wait for them.
+    pub(super) catch_up_events: Rc<Cell<usize>>,
+    pub(super) waiting_resumes: WaitingResumes,
     /// What all connections are charged.
     pub(super) charged: ShardMemory,
     pub(super) timers: TimerWheel,
@@ -115,6 +123,9 @@ impl Shard {
             stats: Stats::default(),
             events_seen: 0,
             events_alive: Rc::default(),
+            catching_up: Vec::new(),
+            catch_up_events: Rc::default(),
+            waiting_resumes: WaitingResumes::default(),
             charged: ShardMemory::default(),
             timers: TimerWheel::new(now.monotonic_ms),
             fired: Vec::new(),
@@ -177,6 +188,9 @@ impl Shard {
             self.check_deadline(id, now, wire);
         }
         self.fired = fired;
+        self.check_catch_ups();
+        self.close_slow(now);
+        self.resume_waiting(now);
         self.report();
     }
 
@@ -388,16 +402,16 @@ impl Shard {
     fn on_pong(&mut self, id: ConnId, payload: &[u8], now: Now) {
         let Some(connection) = self.find(id) else { return };
         let Some(sent_ms) = connection.ping_sent_ms else { return };
-        if payload == sent_ms.to_be_bytes() {
+        if payload == sent_ms.get().to_be_bytes() {
             connection.ping_sent_ms = None;
-            let elapsed = now.monotonic_ms.saturating_sub(sent_ms);
+            let elapsed = now.monotonic_ms.saturating_sub(sent_ms.get());
             connection.latency_ms = Some(u32::try_from(elapsed).unwrap_or(u32::MAX));
         }
     }
 
     pub(super) fn ping(&mut self, id: ConnId, now: Now) {
         if let Some(connection) = self.find(id) {
-            connection.ping_sent_ms = Some(now.monotonic_ms);
+            connection.ping_sent_ms = NonZeroU64::new(now.monotonic_ms);
             self.queue(id, frame::encode(Opcode::Ping, &now.monotonic_ms.to_be_bytes()));
         }
     }
@@ -471,6 +485,7 @@ impl Shard {
         let Some(connection) = self.find(id) else { return };
         if connection.is_open() {
             connection.state = State::Closing;
+            connection.catch_up = None;
             self.settings.census.remove(self.settings.shard);
             self.index.remove_connection(id.index);
         }

@@ -15,7 +15,10 @@
 //! outbox         what a connection could not take yet, bounded
 //! replay         the last events of one connection, by seq
 //! subscriptions  channel -> connections, exact and wildcard
-//! recent         the recent log, and the newest event of each channel
+//! recent         the recent log, and what came after a position
+//! newest         the newest event of each channel
+//! resume         a client that comes back: what it missed, cut from the log
+//! catch_up       sending that, paced, with live events behind it
 //! timers         one wheel for all deadlines
 //! rate           commands per second
 //! memory         what the shard's memory is made of
@@ -25,6 +28,7 @@
 mod accounting;
 mod admission;
 mod batches;
+mod catch_up;
 mod census;
 mod commands;
 mod connection;
@@ -32,11 +36,13 @@ mod engine;
 mod flush;
 mod limits;
 mod memory;
+mod newest;
 mod outbox;
 mod publish;
 mod rate;
 mod recent;
 mod replay;
+mod resume;
 mod subscriptions;
 mod table;
 mod timers;
