@@ -212,6 +212,12 @@ pub struct StormData {
     pub dropped: u64,
     /// Connections that were back and subscribed at the end.
     pub returned: u64,
+    /// Those of them that were promised what they had missed.
+    pub recovered: u64,
+    /// The events that they had missed.
+    pub recovered_events: u64,
+    /// Those that asked for it and were refused.
+    pub not_recovered: u64,
     /// Until the last of them was, milliseconds.
     pub all_back_ms: Option<u64>,
     /// Until half, 90 % and 99 % of them were, milliseconds.

@@ -171,6 +171,7 @@ fn loris_of(run: &mut Run<'_>, settings: &Settings) -> Result<LorisData, String>
 /// Drops everybody and waits until all are back; also whether the run goes on.
 fn storm_of(run: &mut Run<'_>, settings: &Settings) -> (StormData, bool) {
     let dropped = run.now().subscribed;
+    let before = run.mark().counts;
     run.tell(Command::Storm { jitter: Duration::from_millis(settings.arguments.jitter_ms) });
     let mut goes_on = true;
     for _ in 0..STORM_SECONDS {
@@ -185,9 +186,13 @@ fn storm_of(run: &mut Run<'_>, settings: &Settings) -> (StormData, bool) {
         back_ms.get(place.saturating_sub(1)).map(|ms| u64::from(*ms))
     };
     let returned = back_ms.len() as u64;
+    let counts = run.mark().counts.since(before);
     let data = StormData {
         dropped,
         returned,
+        recovered: counts.recovered,
+        recovered_events: counts.recovered_events,
+        not_recovered: counts.not_recovered,
         all_back_ms: at(1.0),
         back_ms: [at(0.5), at(0.9), at(0.99)],
     };

@@ -212,6 +212,46 @@ fn a_storm_brings_everybody_back() {
     assert!(text.contains("30 of 30"), "{text}");
 }
 
+/// Runs a storm of ten clients against a server that promises each that comes back one missed
+/// event, and sends it with this `prev`.
+fn storm_that_resumes(prev: u64) -> Output {
+    let url = server(move |number, peer| {
+        peer.accept();
+        let place = r#""rejected":[],"epoch":"e","pos":5,"ts":1"#;
+        let subscribe = peer.frame();
+        if number < 10 {
+            assert!(!subscribe.contains("resume"), "{subscribe}");
+            peer.text(&format!(r#"{{"type":"subscribed",{place}}}"#));
+            peer.event(1, 6, 0);
+        } else {
+            let resume = r#""resume":{"epoch":"e","pos":6,"ts":1}"#;
+            assert!(subscribe.contains(resume), "{subscribe}");
+            let recovered = r#""recovered":true,"resume":{"messages":1}"#;
+            peer.text(&format!(r#"{{"type":"subscribed",{place},{recovered}}}"#));
+            peer.event(1, 9, prev);
+        }
+        peer.wait();
+    });
+    command()
+        .args(["storm", "--url", &url, "--connections", "10", "--duration", "1"])
+        .args(["--jitter-ms", "100", "--quiet"])
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn who_comes_back_resumes_and_is_checked_where_it_was() {
+    for (prev, code, says) in [(6, 0, "0 missing"), (8, 1, "10 missing")] {
+        let Output { status, stdout, .. } = storm_that_resumes(prev);
+        let text = String::from_utf8(stdout).unwrap();
+        assert_eq!(status.code(), Some(code), "{text}");
+        assert!(
+            text.contains(says) && text.contains("10 with 10 missed events, 0 refused"),
+            "{text}"
+        );
+    }
+}
+
 #[test]
 fn slow_clients_do_not_count_and_the_others_do() {
     let url = server(|_, peer| {

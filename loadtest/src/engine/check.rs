@@ -1,6 +1,7 @@
 //! Whether a connection got every event once and in order: by `seq` on the connection, by `pos`
 //! and `prev` on each channel. The first event of a channel is checked against the position of the
-//! subscription's acknowledgement: every later event of the channel is due, and no earlier one.
+//! subscription's acknowledgement: every later event of the channel is due, and no earlier one. A
+//! client that comes back and is told that it recovers goes on being checked where it was.
 //!
 //! Bound: [`CHANNELS_MAX`] channels of a connection are watched by position, 16 bytes each; `seq`
 //! is watched always.
@@ -29,23 +30,33 @@ pub struct Checker {
     acknowledged_pos: u64,
     /// Channel number and newest position.
     channels: Vec<(u32, u64)>,
+    /// Position and store time of the last event, or of the acknowledgement before the first.
+    place: Option<(u64, u64)>,
 }
 
 impl Checker {
-    /// Starts afresh, as a new connection does.
-    pub fn reset(&mut self) {
-        *self = Self::default();
+    /// The connection is lost: the next one numbers its events afresh.
+    pub fn on_lost(&mut self) {
+        self.last_seq = 0;
     }
 
-    /// The subscription was acknowledged at this position.
-    pub fn on_acknowledged(&mut self, pos: u64) {
+    /// Position and store time to resume from.
+    pub fn place(&self) -> Option<(u64, u64)> {
+        self.place
+    }
+
+    /// The subscription was acknowledged at this position and store time, without what came before.
+    pub fn on_acknowledged(&mut self, pos: u64, ts: u64) {
         self.acknowledged_pos = pos;
+        self.channels.clear();
+        self.place = Some((pos, ts));
     }
 
     /// What follows does not connect to what came before: positions may start afresh.
     pub fn on_resync(&mut self) {
         self.acknowledged_pos = 0;
         self.channels.clear();
+        self.place = None;
     }
 
     /// Takes the next event.
@@ -56,6 +67,7 @@ impl Checker {
         }
         verdict.is_disordered = seq < self.last_seq;
         self.last_seq = self.last_seq.max(seq);
+        self.place = Some((event.pos, event.ts));
         let known = self.channels.iter().position(|(number, _)| *number == event.channel);
         match known {
             Some(place) => {
@@ -101,7 +113,7 @@ mod tests {
 
     /// Checks an event of a channel.
     fn check(checker: &mut Checker, channel: u32, seq: u64, pos: u64, prev: u64) -> Verdict {
-        checker.check(seq, &Event { channel, pos, prev, sent_us: None })
+        checker.check(seq, &Event { channel, ts: pos, pos, prev, sent_us: None })
     }
 
     #[test]
@@ -117,15 +129,20 @@ mod tests {
         assert!(check(&mut checker, 0, 9, 29, 25).is_disordered);
         assert!(check(&mut checker, 0, 4, 40, 30).is_disordered, "by seq");
         assert_eq!(check(&mut checker, 0, 10, 50, 0), fine, "the server knew none before");
-        checker.reset();
-        assert_eq!(check(&mut checker, 0, 1, 60, 50), fine);
+        checker.on_lost();
+        assert_eq!(checker.place(), Some((50, 50)));
+        assert_eq!(check(&mut checker, 0, 1, 60, 50), fine, "it recovered");
+        assert_eq!(check(&mut checker, 0, 2, 80, 70).gaps, 1, "it said so, but did not");
+        checker.on_lost();
+        checker.on_acknowledged(85, 85);
+        assert_eq!(check(&mut checker, 0, 1, 90, 85), fine, "it did not recover");
     }
 
     #[test]
     fn the_first_event_of_a_channel_follows_the_acknowledgement() {
         let mut checker = Checker::default();
         let fine = Verdict::default();
-        checker.on_acknowledged(100);
+        checker.on_acknowledged(100, 100);
         assert_eq!(check(&mut checker, 0, 1, 101, 90), fine);
         assert_eq!(check(&mut checker, 1, 2, 102, 0), fine, "the channel's first at all");
         assert_eq!(check(&mut checker, 2, 3, 103, 100), fine, "prev was the newest of all");

@@ -103,7 +103,7 @@ impl Client {
         self.inflater = None;
         self.is_deflated = false;
         self.reader = FrameReader::default();
-        self.checker.reset();
+        self.checker.on_lost();
         self.head = Vec::new();
         self.unsent = Vec::new();
         self.stamp = self.stamp.wrapping_add(1);

@@ -147,7 +147,8 @@ impl Engine {
         self.sink.record_connect(elapsed);
         self.set_phase(index, Phase::Subscribing);
         let number = self.numbering.0 + index * self.numbering.1;
-        match self.settings.subscriptions.message(number) {
+        let place = self.clients[index].checker.place();
+        match self.settings.subscriptions.message(number, &self.sink.epoch, place) {
             Some(subscribe) => {
                 self.set_timer(index, self.settings.timeout);
                 self.send_frame(index, TEXT, subscribe.as_bytes());

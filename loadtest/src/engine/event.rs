@@ -28,6 +28,8 @@ const HASHED_BYTES: usize = 112;
 pub struct Event {
     /// The channel's number in this run.
     pub channel: u32,
+    /// When the broker stored it, milliseconds since the Unix epoch.
+    pub ts: u64,
     /// The position in the stream.
     pub pos: u64,
     /// The position of the previous event of the channel; 0 if the server knew none.
@@ -65,7 +67,7 @@ impl EventReader {
             self.known.resize(KNOWN_MAX, Known::default());
         }
         let known = &mut self.known[place(rest)];
-        if known.text == rest {
+        if !rest.is_empty() && known.text == rest {
             return Ok(Some((seq, known.event)));
         }
         check_utf8(rest)?;
@@ -119,7 +121,7 @@ fn scan(rest: &[u8], channels: &mut ChannelNumbers) -> Option<Event> {
     let end = memchr(b'"', rest)?;
     let channel = &rest[..end];
     let rest = rest[end + 1..].strip_prefix(b",\"ts\":")?;
-    let (_, rest) = number(rest)?;
+    let (ts, rest) = number(rest)?;
     let (pos, rest) = number(rest.strip_prefix(b",\"pos\":")?)?;
     let (prev, rest) = number(rest.strip_prefix(b",\"prev\":")?)?;
     let sent_us = rest
@@ -127,7 +129,7 @@ fn scan(rest: &[u8], channels: &mut ChannelNumbers) -> Option<Event> {
         .and_then(|rest| rest.strip_prefix(SENT_MEMBER.as_bytes()))
         .and_then(number)
         .map(|(sent_us, _)| sent_us);
-    Some(Event { channel: channels.number(channel), pos, prev, sent_us })
+    Some(Event { channel: channels.number(channel), ts, pos, prev, sent_us })
 }
 
 fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {
@@ -149,8 +151,13 @@ mod tests {
 
     const TEXT: &str = r#"{"seq":17,"type":"token_trade","channel":"odin.token.LT7.trade","ts":1732150000123,"pos":812345,"prev":812290,"data":{"loadtest_sent_us":1732150000120999,"n":5}}"#;
 
-    const EVENT: Event =
-        Event { channel: 0, pos: 812_345, prev: 812_290, sent_us: Some(1_732_150_000_120_999) };
+    const EVENT: Event = Event {
+        channel: 0,
+        ts: 1_732_150_000_123,
+        pos: 812_345,
+        prev: 812_290,
+        sent_us: Some(1_732_150_000_120_999),
+    };
 
     fn read(reader: &mut EventReader, text: impl AsRef<[u8]>) -> Option<(u64, Event)> {
         reader.read(text.as_ref()).unwrap()
@@ -161,7 +168,7 @@ mod tests {
         let mut reader = EventReader::default();
         assert_eq!(read(&mut reader, TEXT), Some((17, EVENT)));
         let foreign = r#"{"seq":1,"type":"t","channel":"c","ts":0,"pos":2,"prev":0,"data":{}}"#;
-        let expected = Event { channel: 1, pos: 2, prev: 0, sent_us: None };
+        let expected = Event { channel: 1, ts: 0, pos: 2, prev: 0, sent_us: None };
         assert_eq!(read(&mut reader, foreign), Some((1, expected)));
         for text in ["{\"type\":\"welcome\"}", "", "{\"seq\":", "{\"seq\":x", "{\"seq\":1", "null"]
         {

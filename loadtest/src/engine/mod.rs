@@ -109,10 +109,14 @@ impl Subscriptions {
         (0..taken).map(move |next| &self.channels[(client * taken + next) % count])
     }
 
-    /// The `subscribe` message of one client; `None` if it takes no channel.
-    fn message(&self, client: usize) -> Option<String> {
+    /// The `subscribe` message of one client, which goes on from `place` (position and store time)
+    /// if it was connected before; `None` if it takes no channel.
+    fn message(&self, client: usize, epoch: &str, place: Option<(u64, u64)>) -> Option<String> {
         let channels: Vec<&String> = self.of(client).collect();
-        let message = json!({"type": "subscribe", "channels": channels});
+        let mut message = json!({"type": "subscribe", "channels": channels});
+        if let Some((pos, ts)) = place.filter(|_| !epoch.is_empty()) {
+            message["resume"] = json!({"epoch": epoch, "pos": pos, "ts": ts});
+        }
         (!channels.is_empty()).then(|| message.to_string())
     }
 

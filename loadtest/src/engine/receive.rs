@@ -41,6 +41,8 @@ pub(super) struct Sink {
     events: EventReader,
     controls: Vec<Control>,
     plain: Vec<u8>,
+    /// The stream's life, as the server names it; empty if it does not.
+    pub epoch: String,
     /// For servers without context between messages: one for all clients.
     inflater: Option<Inflater>,
     now_us: u64,
@@ -56,6 +58,7 @@ impl Default for Sink {
             events: EventReader::default(),
             controls: Vec::new(),
             plain: Vec::new(),
+            epoch: String::new(),
             inflater: None,
             now_us: 0,
         }
@@ -92,7 +95,10 @@ impl Sink {
     ) -> Result<(), ProtocolError> {
         match incoming {
             Incoming::Text(text) => match self.events.read(text)? {
-                Some((seq, event)) => self.on_event(seq, &event, text.len(), checker, pace),
+                Some((seq, event)) => {
+                    self.counts.message_bytes += text.len() as u64;
+                    self.on_event(seq, &event, checker, pace);
+                }
                 None => self.on_message(text, checker),
             },
             Incoming::Ping(payload) => self.controls.push(Control::Ping(payload.to_vec())),
@@ -109,22 +115,31 @@ impl Sink {
         let message: Value = serde_json::from_slice(text).unwrap_or_default();
         // At once: events of the same read are checked against it.
         match message["type"].as_str() {
-            Some("subscribed") => checker.on_acknowledged(message["pos"].as_u64().unwrap_or(0)),
+            Some("subscribed") => self.on_acknowledged(&message, checker),
             Some("resync") => checker.on_resync(),
             _ => {}
         }
         self.controls.push(Control::Message(message));
     }
 
-    fn on_event(
-        &mut self,
-        seq: u64,
-        event: &Event,
-        bytes: usize,
-        checker: &mut Checker,
-        pace: Pace,
-    ) {
-        self.counts.message_bytes += bytes as u64;
+    fn on_acknowledged(&mut self, message: &Value, checker: &mut Checker) {
+        if let Some(epoch) = message["epoch"].as_str().filter(|epoch| *epoch != self.epoch) {
+            epoch.clone_into(&mut self.epoch);
+        }
+        match message["recovered"].as_bool() {
+            Some(true) => {
+                self.counts.recovered += 1;
+                self.counts.recovered_events += message["resume"]["messages"].as_u64().unwrap_or(0);
+                return;
+            }
+            Some(false) => self.counts.not_recovered += 1,
+            None => {}
+        }
+        let number = |name: &str| message[name].as_u64().unwrap_or(0);
+        checker.on_acknowledged(number("pos"), number("ts"));
+    }
+
+    fn on_event(&mut self, seq: u64, event: &Event, checker: &mut Checker, pace: Pace) {
         self.counts.deliveries += 1;
         if pace != Pace::Full {
             // Its holes and its lateness are its own doing.

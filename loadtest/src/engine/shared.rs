@@ -44,6 +44,12 @@ pub struct Counts {
     pub received_bytes: u64,
     /// Bytes of events, after decompression.
     pub message_bytes: u64,
+    /// Connections that came back and were promised what they had missed.
+    pub recovered: u64,
+    /// The events of which that promise was.
+    pub recovered_events: u64,
+    /// Connections that came back and were refused it.
+    pub not_recovered: u64,
     /// Events missing.
     pub gaps: u64,
     /// Events received twice.
@@ -53,7 +59,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn fields(&mut self) -> [&mut u64; 12] {
+    fn fields(&mut self) -> [&mut u64; 15] {
         [
             &mut self.attempts,
             &mut self.opened,
@@ -64,6 +70,9 @@ impl Counts {
             &mut self.slow_deliveries,
             &mut self.received_bytes,
             &mut self.message_bytes,
+            &mut self.recovered,
+            &mut self.recovered_events,
+            &mut self.not_recovered,
             &mut self.gaps,
             &mut self.duplicates,
             &mut self.disordered,

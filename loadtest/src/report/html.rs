@@ -26,13 +26,7 @@ pub fn html(data: &RunData) -> String {
     steps(&mut out, data);
     table::grids(data).iter().for_each(|grid| out.push_str(&grid.html()));
     out.push_str("<div class=\"two\">\n");
-    let storm = data.storm.as_ref().map(|storm| {
-        vec![
-            ("back", format!("{} of {}", unit::count(storm.returned), unit::count(storm.dropped))),
-            ("half, 90 %, 99 %", storm.back_ms.map(table::since).join(", ")),
-            ("all", table::since(storm.all_back_ms)),
-        ]
-    });
+    let storm = data.storm.as_ref().map(table::storm_rows);
     for (title, rows) in [
         ("Connections", Some(table::connections(data, &computed))),
         ("Deliveries", Some(table::deliveries(data, &computed))),

@@ -195,17 +195,31 @@ pub fn short_percentiles(latency: &Percentiles) -> [String; 3] {
 }
 
 fn storm(out: &mut String, storm: Option<&StormData>) {
-    let Some(storm) = storm else { return };
-    let rows = vec![
+    if let Some(storm) = storm {
+        section(out, "reconnect storm", &storm_rows(storm));
+    }
+}
+
+/// What became of a storm.
+pub fn storm_rows(storm: &StormData) -> Vec<(&'static str, String)> {
+    vec![
         ("back", format!("{} of {}", unit::count(storm.returned), unit::count(storm.dropped))),
         ("half, 90 %, 99 %", storm.back_ms.map(since).join(", ")),
         ("all", since(storm.all_back_ms)),
-    ];
-    section(out, "reconnect storm", &rows);
+        (
+            "resumed",
+            format!(
+                "{} with {} missed events, {} refused",
+                unit::count(storm.recovered),
+                unit::count(storm.recovered_events),
+                unit::count(storm.not_recovered)
+            ),
+        ),
+    ]
 }
 
 /// A time after the drop.
-pub fn since(ms: Option<u64>) -> String {
+fn since(ms: Option<u64>) -> String {
     ms.map_or("never".into(), |ms| unit::time_us(ms as f64 * 1e3))
 }
 

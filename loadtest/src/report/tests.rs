@@ -149,6 +149,9 @@ fn failing() -> RunData {
     data.storm = Some(StormData {
         dropped: 10_000,
         returned: 9_950,
+        recovered: 9_900,
+        recovered_events: 123_456,
+        not_recovered: 50,
         all_back_ms: None,
         back_ms: [Some(1_200), Some(4_100), None],
     });

@@ -11,7 +11,7 @@ use sha1::{Digest as _, Sha1};
 
 /// A server on a free port of the loopback that does with each connection what `play` does;
 /// returns its address as `ws://...`.
-pub fn server(play: fn(usize, &mut Peer)) -> String {
+pub fn server(play: impl Fn(usize, &mut Peer) + Send + Sync + Copy + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     std::thread::spawn(move || {
