@@ -18,7 +18,7 @@
 //! config    the settings types of the others
 //! control   the machine, signals, logs, doctor; the admin port: the shards' reports
 //! net       shard, feed; the only code with glommio's sockets; no rules
-//! ingest    feed, event, channel; the only code that knows NATS
+//! ingest    feed, event, channel; the only code that knows NATS and other backends
 //! shard     protocol, event, channel, feed's items; pure: no IO, no clock, no runtime
 //! protocol  event, channel; pure
 //! feed      event; where threads meet

@@ -10,7 +10,7 @@ use super::settings::{SETTINGS, Setting, UNUSED};
 use super::values::{Origin, Values};
 
 /// Prefixes of environment variables that are ours: an unknown one is probably a typing error.
-const PREFIXES: [&str; 3] = ["WS_", "JS_", "NATS_"];
+const PREFIXES: [&str; 4] = ["WS_", "JS_", "NATS_", "HTTP_SOURCE_"];
 
 /// More connections than a machine has descriptors for.
 const CONNECTIONS_MAX: u64 = 100_000_000;
@@ -204,7 +204,15 @@ mod tests {
 
     #[test]
     fn typing_errors_are_noticed() {
-        let names = ["WS_ADR", "WS_ADDR", "PATH", "NATS_SUBJECT", "WS_MAX_GOROUTINES", "JS_X"];
+        let names = [
+            "WS_ADR",
+            "WS_ADDR",
+            "PATH",
+            "NATS_SUBJECT",
+            "WS_MAX_GOROUTINES",
+            "JS_X",
+            "HTTP_PROXY",
+        ];
         let (unknown, unused) = strangers(names.iter().map(|name| (*name).to_owned()));
         assert_eq!(unknown, ["JS_X", "NATS_SUBJECT", "WS_ADR"]);
         assert_eq!(unused, ["WS_MAX_GOROUTINES"]);

@@ -17,7 +17,7 @@ pub mod values;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::ingest::redacted_url;
+use crate::ingest::{redacted_http_url, redacted_url};
 use crate::net::ListenSettings;
 use crate::protocol::command::BATCH_MS_MAX;
 use crate::protocol::extension::Compression;
@@ -276,6 +276,7 @@ pub fn print(values: &Values, command: &str) -> String {
                 let shown = match setting.env {
                     _ if setting.is_secret => "***".to_owned(),
                     "NATS_URL" => hide_user_info(text),
+                    "HTTP_SOURCE_URL" => redacted_http_url(text),
                     _ => text.to_owned(),
                 };
                 let origin = match origin {
@@ -367,10 +368,13 @@ mod tests {
             ("NATS_PASSWORD", "hunter2"),
             ("NATS_TOKEN", "hunter2"),
             ("NATS_URL", "nats://bob:hunter2@a:4222,b:4222,tls://hunter2@c"),
+            ("HTTP_SOURCE_URL", "http://bob:hunter2@a/b?key=hunter2"),
+            ("HTTP_SOURCE_TOKEN", "hunter2"),
         ]);
         let text = print(&values, "serve");
         assert!(!text.contains("hunter2"), "{text}");
         assert!(text.contains("NATS_URL=nats://***@a:4222,b:4222,tls://***@c # environment"));
+        assert!(text.contains("HTTP_SOURCE_URL=http://***@a/b?*** # environment"));
         assert!(text.contains("WS_ADDR=0.0.0.0:3002 # default"));
     }
 }

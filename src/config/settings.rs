@@ -77,8 +77,8 @@ pub const SETTINGS: &[Setting] = &[
         "source",
         "",
         Serve,
-        "where messages come from: sim, jetstream or core [default: jetstream if NATS_URL is set, \
-         else sim]",
+        "where messages come from: sim, jetstream, core or http [default: jetstream if NATS_URL is \
+         set, else http if HTTP_SOURCE_URL is, else sim]",
     ),
     setting(
         "WS_LISTEN_BACKLOG",
@@ -244,6 +244,52 @@ pub const SETTINGS: &[Setting] = &[
         "change an existing stream to these settings",
     ),
     setting("JS_CONSUMER_MODE", "js-consumer-mode", "ordered", Serve, "only ordered for now"),
+    setting(
+        "HTTP_SOURCE_URL",
+        "http-source-url",
+        "",
+        Serve,
+        "backend that the http source polls: GET {url}?since={cursor}",
+    ),
+    setting(
+        "HTTP_SOURCE_INTERVAL_MS",
+        "http-source-interval-ms",
+        "100",
+        Serve,
+        "milliseconds from one request to the next",
+    ),
+    setting(
+        "HTTP_SOURCE_TIMEOUT_MS",
+        "http-source-timeout-ms",
+        "2000",
+        Serve,
+        "milliseconds that a request may take, the whole answer included",
+    ),
+    setting(
+        "HTTP_SOURCE_MAX_BODY_BYTES",
+        "http-source-max-body-bytes",
+        "8388608",
+        Serve,
+        "longest answer of the backend",
+    ),
+    Setting {
+        scope: Serve,
+        ..secret("HTTP_SOURCE_TOKEN", "http-source-token", "bearer token for the backend")
+    },
+    setting(
+        "HTTP_SOURCE_TOKEN_FILE",
+        "http-source-token-file",
+        "",
+        Serve,
+        "file with the bearer token, read again when the backend answers 401",
+    ),
+    setting(
+        "HTTP_SOURCE_CA_FILE",
+        "http-source-ca-file",
+        "",
+        Serve,
+        "PEM file of the CA that the backend is signed by [default: the system's]",
+    ),
     setting("SIM_TOKENS", "sim-tokens", "10", Broker, "tokens of the simulator"),
     setting(
         "SIM_RATE",

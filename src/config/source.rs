@@ -10,8 +10,8 @@ use super::instance;
 use super::values::Values;
 use crate::channel::Pattern;
 use crate::ingest::{
-    CORE_SUBJECTS_DEFAULT, CoreSettings, JetStreamSettings, NatsSettings, SUBJECT_BYTES_MAX,
-    SimSettings, SimulateSettings, Source, StreamSettings,
+    CORE_SUBJECTS_DEFAULT, CoreSettings, HttpSettings, JetStreamSettings, NatsSettings,
+    SUBJECT_BYTES_MAX, SimSettings, SimulateSettings, Source, StreamSettings,
 };
 
 const SUBJECTS: &[&str] = &["odin.token.>", "odin.global.>"];
@@ -19,14 +19,21 @@ const SUBJECTS: &[&str] = &["odin.token.>", "odin.global.>"];
 /// Publishes of `simulate` that wait for their acknowledgement.
 const SIMULATE_OUTSTANDING_MAX: usize = 4_096;
 
+/// The longest interval and the longest time-out of the polling source.
+const HTTP_SOURCE_MS_MAX: u64 = 60_000;
+
 /// The source that `serve` is to use, and the patterns that cover what it serves.
 pub fn source(values: &mut Values, machine: &Machine) -> (Source, Arc<[Pattern]>) {
     let has_broker = values.optional("NATS_URL").is_some();
-    let default = if has_broker { "jetstream" } else { "sim" };
+    let default = match values.optional("HTTP_SOURCE_URL") {
+        _ if has_broker => "jetstream",
+        Some(_) => "http",
+        None => "sim",
+    };
     let name = values.optional("WS_SOURCE").unwrap_or_else(|| default.to_owned());
-    if !matches!(name.as_str(), "sim" | "jetstream" | "core") {
-        values.refuse("WS_SOURCE", "must be sim, jetstream or core".into());
-    } else if name != "sim" && !has_broker {
+    if !matches!(name.as_str(), "sim" | "jetstream" | "core" | "http") {
+        values.refuse("WS_SOURCE", "must be sim, jetstream, core or http".into());
+    } else if matches!(name.as_str(), "jetstream" | "core") && !has_broker {
         let problem = format!("is missing: the {name} source needs it, such as nats://host:4222");
         values.refuse("NATS_URL", problem);
     }
@@ -36,6 +43,7 @@ pub fn source(values: &mut Values, machine: &Machine) -> (Source, Arc<[Pattern]>
     let sim = sim_settings(values);
     let stream = stream_settings(values);
     let nats = nats_settings(values, machine);
+    let http = http_settings(values);
     let (source, allowed) = match name.as_str() {
         "core" => {
             let patterns = subjects(values, &CORE_SUBJECTS_DEFAULT);
@@ -45,11 +53,19 @@ pub fn source(values: &mut Values, machine: &Machine) -> (Source, Arc<[Pattern]>
             let settings = JetStreamSettings { nats, stream };
             (Source::JetStream(settings), subjects(values, SUBJECTS))
         }
+        "http" => {
+            let served = subjects(values, SUBJECTS);
+            (Source::Http(HttpSettings { served: Arc::clone(&served), ..http }), served)
+        }
         _ => (Source::Sim(sim), subjects(values, SUBJECTS)),
     };
-    // Without an address there is nothing more to check.
-    if has_broker && let Err(error) = source.check() {
-        values.refuse_all(&error);
+    match &source {
+        Source::Http(settings) => {
+            settings.mistakes().iter().for_each(|mistake| values.refuse_all(mistake));
+        }
+        // Without an address there is nothing more to check.
+        _ if has_broker => source.check().unwrap_or_else(|error| values.refuse_all(&error)),
+        _ => {}
     }
     (source, allowed)
 }
@@ -91,6 +107,24 @@ fn nats_settings(values: &mut Values, machine: &Machine) -> NatsSettings {
         values.refuse("NATS_URL", "holds no address: write nats://host:4222".into());
     }
     settings
+}
+
+/// The settings of the polling source, but for what is served.
+fn http_settings(values: &mut Values) -> HttpSettings {
+    let path = |values: &Values, env| values.optional(env).map(PathBuf::from);
+    let milliseconds = |values: &mut Values, env, min| {
+        Duration::from_millis(values.number(env, min, HTTP_SOURCE_MS_MAX))
+    };
+    HttpSettings {
+        url: values.optional("HTTP_SOURCE_URL").unwrap_or_default().into(),
+        interval: milliseconds(values, "HTTP_SOURCE_INTERVAL_MS", 10),
+        timeout: milliseconds(values, "HTTP_SOURCE_TIMEOUT_MS", 100),
+        token: values.optional("HTTP_SOURCE_TOKEN").map(Secret::from),
+        token_file: path(values, "HTTP_SOURCE_TOKEN_FILE"),
+        ca_file: path(values, "HTTP_SOURCE_CA_FILE"),
+        body_bytes_max: values.number("HTTP_SOURCE_MAX_BODY_BYTES", 1_024, 1 << 30) as usize,
+        served: [].into(),
+    }
 }
 
 fn stream_settings(values: &mut Values) -> StreamSettings {

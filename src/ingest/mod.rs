@@ -13,18 +13,22 @@
 //! | `shutdown` | the flag that ends a source |
 //! | `clock` | the time of day, for sources that stamp messages themselves |
 //! | `stream` | the JetStream stream: made, verified, changed on request |
+//! | `authorities` | a file of certificate authorities |
 //! | `filter` | which subjects to ask for |
 //! | `position` | PURE: where we are in the stream, and what that means |
 //! | `jetstream/` | source: an ordered consumer over a stream |
 //! | `core` | source: plain NATS pub/sub |
+//! | `http/` | source: a backend that is polled |
 //! | `sim/` | source: made-up tokens; and the command that publishes them |
 //!
 //! A further source is a variant of [`Source`] with a `run` of the same shape.
 
+mod authorities;
 mod clock;
 mod connect;
 mod core;
 mod filter;
+mod http;
 mod jetstream;
 mod nats;
 mod position;
@@ -37,6 +41,8 @@ mod stream;
 use tokio::sync::watch;
 
 pub use self::core::{CORE_SUBJECTS_DEFAULT, CoreSettings};
+pub use self::http::{HttpSettings, HttpSettingsError, redacted_http_url};
+pub use authorities::AuthoritiesError;
 pub use jetstream::JetStreamSettings;
 pub use nats::{NatsSettings, NatsSettingsError, redacted_url};
 pub use publisher::{Publisher, SUBJECT_BYTES_MAX, ShardsGone};
@@ -54,6 +60,8 @@ pub enum Source {
     Core(CoreSettings),
     /// A JetStream stream.
     JetStream(JetStreamSettings),
+    /// A backend that is polled over HTTP.
+    Http(HttpSettings),
 }
 
 /// Why a source cannot run at all: the operator has to correct the settings. What a broker or a
@@ -66,6 +74,9 @@ pub enum IngestError {
     /// The stream or the subjects.
     #[error(transparent)]
     Stream(#[from] StreamSettingsError),
+    /// Where the backend is or how to log in.
+    #[error(transparent)]
+    Http(#[from] HttpSettingsError),
 }
 
 impl Source {
@@ -75,10 +86,11 @@ impl Source {
             Self::Sim(_) => "sim",
             Self::Core(_) => "core",
             Self::JetStream(_) => "jetstream",
+            Self::Http(_) => "http",
         }
     }
 
-    /// Checks what can be checked without a broker, as [`run`] does first.
+    /// Checks what can be checked without a connection, as [`run`] does first.
     ///
     /// # Errors
     /// The first mistake.
@@ -92,6 +104,11 @@ impl Source {
             Self::JetStream(settings) => {
                 settings.stream.check()?;
                 settings.nats.check()?;
+            }
+            Self::Http(settings) => {
+                if let Some(mistake) = settings.mistakes().into_iter().next() {
+                    return Err(mistake.into());
+                }
             }
         }
         Ok(())
@@ -113,5 +130,6 @@ pub async fn run(
         Source::Sim(settings) => sim::run(&settings, publisher, &shutdown).await,
         Source::Core(settings) => self::core::run(settings, publisher, &shutdown).await,
         Source::JetStream(settings) => jetstream::run(settings, publisher, &shutdown).await,
+        Source::Http(settings) => self::http::run(settings, publisher, &shutdown).await,
     }
 }

@@ -5,13 +5,11 @@
 //! that no log line, of ours or of the client library, can contain them. It opens no connection.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use async_nats::rustls::RootCertStore;
-use async_nats::rustls::pki_types::CertificateDer;
-use async_nats::rustls::pki_types::pem::PemObject;
 use async_nats::{ConnectOptions, ServerAddr};
 
+use super::authorities::{AuthoritiesError, read_authorities};
 use crate::config::Secret;
 
 /// How to reach NATS.
@@ -75,28 +73,9 @@ pub enum NatsSettingsError {
         /// What is missing.
         reason: std::io::Error,
     },
-    /// A file of authorities that cannot be read.
-    #[error(
-        "the CA file {path} cannot be read ({reason}): check NATS_CA_FILE and the file's \
-             permissions"
-    )]
-    CaUnreadable {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        reason: std::io::Error,
-    },
-    /// A file without a usable certificate.
-    #[error(
-        "the CA file {path} holds no usable certificate ({reason}): it must be PEM, \
-             beginning with -----BEGIN CERTIFICATE-----"
-    )]
-    CaMalformed {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// The file of authorities.
+    #[error(transparent)]
+    Authorities(#[from] AuthoritiesError),
 }
 
 /// One server of the list, its credentials apart from its address.
@@ -139,7 +118,7 @@ impl NatsSettings {
             self.urls.iter().map(|url| Server::parse(url)).collect::<Result<Vec<_>, _>>()?;
         let Some(first) = servers.first() else { return Err(NatsSettingsError::NoUrl) };
         if let Some(path) = &self.ca_file {
-            check_authorities(path)?;
+            read_authorities(path, "NATS_CA_FILE")?;
         }
         self.options(first)?;
         Ok(servers)
@@ -226,23 +205,6 @@ impl Server {
     pub(crate) fn url(&self) -> &str {
         self.address.as_url_str()
     }
-}
-
-/// Checks that every certificate of the file can be a root.
-fn check_authorities(path: &Path) -> Result<(), NatsSettingsError> {
-    let pem = std::fs::read(path)
-        .map_err(|reason| NatsSettingsError::CaUnreadable { path: path.to_owned(), reason })?;
-    let malformed =
-        |reason: String| NatsSettingsError::CaMalformed { path: path.to_owned(), reason };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        let certificate = certificate.map_err(|e| malformed(e.to_string()))?;
-        roots.add(certificate).map_err(|e| malformed(e.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(malformed("no certificate found".into()));
-    }
-    Ok(())
 }
 
 /// A URL, valid or not, without what may be credentials: all before the last `@`.

@@ -1,7 +1,7 @@
 //! How long to wait before the next try, and when a failure is worth another line in the log.
 //!
-//! Pure: the dice and the clock are passed in. Bounds: a wait lies between [`DELAY_MIN`] / 2 and
-//! [`DELAY_MAX`], so that a source is back within seconds of its broker; the same failure is
+//! Pure: the dice and the clock are passed in. Bounds: a wait lies between [`DELAY_MIN`] / 2 (with
+//! full jitter: nothing) and [`DELAY_MAX`], so that a source is back within seconds of its broker; the same failure is
 //! logged once per [`REPEAT_AFTER`].
 
 use std::time::{Duration, Instant};
@@ -50,9 +50,18 @@ impl Retry {
     /// The wait before the next try: doubled with each failure, between half and all of it
     /// (`roll` from 0 to 1), so that instances do not come back in step.
     pub(crate) fn delay(&self, roll: f64) -> Duration {
+        self.delay_max().mul_f64(0.5 + roll.clamp(0.0, 1.0) / 2.0)
+    }
+
+    /// The same with full jitter, between nothing and all of it: for a caller who has a least
+    /// wait of his own.
+    pub(crate) fn delay_full_jitter(&self, roll: f64) -> Duration {
+        self.delay_max().mul_f64(roll.clamp(0.0, 1.0))
+    }
+
+    fn delay_max(&self) -> Duration {
         let doublings = self.failures.saturating_sub(1).min(16);
-        let full = DELAY_MIN.saturating_mul(1 << doublings).min(DELAY_MAX);
-        full.mul_f64(0.5 + roll.clamp(0.0, 1.0) / 2.0)
+        DELAY_MIN.saturating_mul(1 << doublings).min(DELAY_MAX)
     }
 }
 
@@ -72,6 +81,8 @@ mod tests {
             .collect();
         assert_eq!(waits, [100, 200, 400, 800, 1_600, 2_000, 2_000]);
         assert_eq!(retry.delay(0.0).as_millis(), 1_000);
+        let full_jitter = [0.0, 0.25, 1.0].map(|roll| retry.delay_full_jitter(roll).as_millis());
+        assert_eq!(full_jitter, [0, 500, 2_000]);
         retry.succeeded();
         assert_eq!((retry.failures(), retry.delay(1.0).as_millis()), (0, 100));
     }

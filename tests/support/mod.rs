@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports, reason = "each test file uses a part")]
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
+pub mod backend;
 pub mod broker;
 pub mod client;
 pub mod jwt;
@@ -14,6 +15,7 @@ pub mod source;
 
 use std::time::Duration;
 
+pub use backend::{Backend, Fault};
 pub use broker::Nats;
 pub use client::Client;
 pub use server::Server;

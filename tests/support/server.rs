@@ -18,7 +18,8 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_odin-ws");
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     for (name, _) in std::env::vars() {
-        if ["WS_", "JS_", "NATS_", "SIM_", "LOG_"].iter().any(|prefix| name.starts_with(prefix)) {
+        let prefixes = ["WS_", "JS_", "NATS_", "SIM_", "LOG_", "HTTP_SOURCE_"];
+        if prefixes.iter().any(|prefix| name.starts_with(prefix)) {
             command.env_remove(name);
         }
     }
