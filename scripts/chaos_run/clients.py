@@ -1,0 +1,243 @@
+"""A client that keeps its position, reconnects with full-jitter backoff and resumes."""
+
+import asyncio
+import collections
+import contextlib
+import json
+import random
+import time
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+
+from .checker import Checker, Replayed
+from .interruptions import Interruptions
+from .position import Position
+from .truth import Truth
+
+BACKOFF_BASE_SECONDS = 0.1
+BACKOFF_CAP_SECONDS = 2.0
+# For the handshake with the welcome, and for the acknowledgement of the subscription.
+ANSWER_SECONDS = 3.0
+# What is no trouble of the run but of a connection.
+LOSSES = (OSError, TimeoutError, WebSocketException)
+
+
+class Lost(WebSocketException):
+    """The connection is of no use any more, though it may be open."""
+
+
+class Client:
+    """One client; `run` does not end by itself."""
+
+    def __init__(
+        self,
+        number: int,
+        seed: int,
+        url: str,
+        subscribed: list[str],
+        checker: Checker,
+        truth: Truth,
+    ) -> None:
+        self.number = number
+        self.checker = checker
+        self.interruptions = Interruptions()
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.errors: list[str] = []
+        self.delay = 0.0
+        self.delay_from_store = 0.0
+        self._url = url
+        self._subscribed = subscribed
+        self._truth = truth
+        self._chance = random.Random(f"{seed}/backoff/{number}")
+        self._position = Position()
+        self._attempt = 0
+        self._socket: ClientConnection | None = None
+        self._previous: ClientConnection | None = None
+        self._successor: asyncio.Task | None = None
+        self._closing: set[asyncio.Task] = set()
+        self._seq = 0
+        self._replayed: Replayed | None = None
+
+    async def run(self, clock) -> None:
+        try:
+            socket = await self._open()
+            while True:
+                try:
+                    await self._subscribe(socket)
+                    self._attempt = 0
+                    self.interruptions.up(clock())
+                    self._drop_previous()
+                    socket = await self._read(socket, clock)
+                except LOSSES as loss:
+                    self.interruptions.down(clock())
+                    self._drop(socket)
+                    self._drop_previous()
+                    self._count_loss(loss)
+                    socket = await self._reopen()
+        finally:
+            self.interruptions.up(clock())
+            if self._successor is not None:
+                self._successor.cancel()
+
+    def cut(self) -> None:
+        """Drops the TCP connection without a word."""
+        if self._socket is not None:
+            self._socket.transport.abort()
+
+    async def _open(self) -> ClientConnection:
+        """A connection that was welcomed, after as many attempts as it takes."""
+        while True:
+            bound = min(BACKOFF_CAP_SECONDS, BACKOFF_BASE_SECONDS * 2**self._attempt)
+            await asyncio.sleep(self._chance.uniform(0, bound))
+            socket = None
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    socket = await connect(
+                        self._url,
+                        compression=None,
+                        proxy=None,
+                        open_timeout=None,
+                        ping_interval=None,
+                        close_timeout=1,
+                    )
+                    welcome = json.loads(await socket.recv())
+                if welcome.get("type") == "welcome":
+                    return socket
+                self.errors.append(f"the first message was {welcome}")
+            except LOSSES:
+                pass
+            self.counts["failed attempts"] += 1
+            self._attempt += 1
+            self._drop(socket)
+
+    async def _reopen(self) -> ClientConnection:
+        """The connection that a drain has prepared, or else another one."""
+        successor, self._successor = self._successor, None
+        return await (successor or self._open())
+
+    async def _subscribe(self, socket: ClientConnection) -> None:
+        resume = self._position.resume()
+        command = {"type": "subscribe", "channels": self._subscribed}
+        if resume is not None:
+            command["resume"] = resume
+            self.counts["resumes"] += 1
+        self._socket, self._seq, self._replayed = socket, 0, None
+        self._attempt += 1
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await socket.send(json.dumps(command))
+            answer = json.loads(await socket.recv())
+            while answer.get("type") != "subscribed":
+                self._handle(answer, 0.0)
+                answer = json.loads(await socket.recv())
+        if answer["rejected"]:
+            self.errors.append(f"rejected: {answer['rejected']}")
+        self._acknowledged(answer, resume)
+
+    def _acknowledged(self, answer: dict, resume: dict | None) -> None:
+        recovered = answer.get("recovered")
+        if resume is None:
+            self.counts["fresh"] += 1
+            self._begins(answer)
+        elif recovered is True:
+            self.counts["recovered"] += 1
+            self._replayed = Replayed(answer["pos"], answer["resume"]["messages"])
+        elif recovered is False:
+            self.counts["not recovered"] += 1
+            self.counts[f"reason {answer['resume']['reason']}"] += 1
+            self._begins(answer)
+        else:
+            # It was not told that it missed anything: what it did miss counts as lost.
+            self.counts["recovered missing"] += 1
+        self._position.subscribed(answer)
+
+    def _begins(self, answer: dict) -> None:
+        """Position 0 is that of a server which has read nothing yet of what the stream retains."""
+        if answer["pos"] == 0:
+            self.checker.begins_anywhere(self._truth.newest)
+        else:
+            self.checker.begins(answer["pos"])
+
+    async def _read(self, socket: ClientConnection, clock) -> ClientConnection:
+        """Reads until the connection is lost, or one that takes its place is open."""
+        while self._successor is None:
+            self._handle(json.loads(await socket.recv()), clock())
+        while True:
+            receiving = asyncio.create_task(socket.recv())
+            try:
+                await asyncio.wait(
+                    {receiving, self._successor}, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not self._successor.done():
+                    self._handle(json.loads(receiving.result()), clock())
+                    continue
+            finally:
+                receiving.cancel()
+            # What came here unread is among what the other connection resumes.
+            self.interruptions.down(clock())
+            self.counts["moved before the end"] += 1
+            self._previous = socket
+            return await self._reopen()
+
+    def _handle(self, message: dict, now: float) -> None:
+        if "seq" in message:
+            self._event(message, now)
+            return
+        match message.get("type"):
+            case "resync":
+                self.counts["resyncs"] += 1
+                self.counts[f"resync {message['reason']}"] += 1
+                self._position.resynced(message)
+                if self.checker.segments:
+                    self.checker.begins_anywhere(self._truth.newest)
+            case "source_live":
+                self._position.source_live(message)
+            case "source_stale":
+                self.counts["stale"] += 1
+            case "server_draining":
+                self.counts["draining"] += 1
+                if self._successor is None:
+                    self._successor = asyncio.create_task(self._move(message))
+            case _:
+                self.errors.append(f"unexpected message {message}")
+
+    def _event(self, event: dict, now: float) -> None:
+        self._seq += 1
+        if event["seq"] != self._seq:
+            self.counts["holes in seq"] += 1
+            raise Lost("the server dropped messages of this connection")
+        channel, pos = event["channel"], event["pos"]
+        sent_at = self._truth.observed(event["data"].get("n"), pos, channel)
+        if sent_at is not None:
+            self.delay = max(self.delay, now - sent_at)
+            self.delay_from_store = max(self.delay_from_store, time.time() - event["ts"] / 1000)
+        if self._replayed is not None and not self._replayed.goes_on(pos):
+            if not self._replayed.is_complete():
+                self.errors.append(self._replayed.complaint())
+            self._replayed = None
+        self.checker.event(channel, pos, event["prev"])
+        self._position.event(event)
+
+    async def _move(self, draining: dict) -> ClientConnection:
+        await asyncio.sleep(draining["reconnect_after_ms"] / 1000)
+        return await self._open()
+
+    def _count_loss(self, loss: Exception) -> None:
+        code = getattr(getattr(loss, "rcvd", None), "code", None)
+        self.counts["losses"] += 1
+        self.counts[f"closed with {code}" if code else "cut off"] += 1
+
+    def _drop_previous(self) -> None:
+        previous, self._previous = self._previous, None
+        self._drop(previous)
+
+    def _drop(self, socket: ClientConnection | None) -> None:
+        if socket is not None:
+            task = asyncio.create_task(_close(socket))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+
+async def _close(socket: ClientConnection) -> None:
+    with contextlib.suppress(*LOSSES):
+        await socket.close()

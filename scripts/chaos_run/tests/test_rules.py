@@ -1,0 +1,120 @@
+"""Positions, interruptions, channels and the plan."""
+
+import unittest
+
+from .. import channels, plan
+from ..interruptions import Interruptions, percentile
+from ..position import Position
+
+
+def place(pos: int) -> dict:
+    return {"epoch": "E", "pos": pos, "ts": pos * 10}
+
+
+class Positions(unittest.TestCase):
+    def setUp(self) -> None:
+        self.position = Position()
+
+    def test_before_the_first_subscription_there_is_none(self) -> None:
+        self.assertIsNone(self.position.resume())
+
+    def test_without_an_event_it_is_that_of_the_acknowledgement(self) -> None:
+        self.position.subscribed(place(5))
+        self.assertEqual(self.position.resume(), place(5))
+
+    def test_it_follows_the_events(self) -> None:
+        self.position.subscribed(place(5))
+        self.position.event({"pos": 7, "ts": 70})
+        self.assertEqual(self.position.resume(), place(7))
+
+    def test_it_stays_until_the_events_that_were_missed_come(self) -> None:
+        self.position.subscribed(place(5))
+        self.position.subscribed(place(9) | {"recovered": True, "resume": {"messages": 2}})
+        self.assertEqual(self.position.resume(), place(5))
+
+    def test_it_moves_if_nothing_was_missed(self) -> None:
+        self.position.subscribed(place(5))
+        self.position.subscribed(place(9) | {"recovered": True, "resume": {"messages": 0}})
+        self.assertEqual(self.position.resume(), place(9))
+
+    def test_it_moves_if_it_was_not_recovered(self) -> None:
+        self.position.subscribed(place(5))
+        refused = {"recovered": False, "resume": {"reason": "position_too_old"}}
+        self.position.subscribed(place(9) | refused)
+        self.assertEqual(self.position.resume(), place(9))
+
+    def test_after_a_resync_there_is_none_until_the_next_event(self) -> None:
+        self.position.subscribed(place(5))
+        self.position.resynced({"epoch": "F", "reason": "stream_recreated"})
+        self.assertIsNone(self.position.resume())
+        self.position.event({"pos": 1, "ts": 10})
+        self.assertEqual(self.position.resume(), place(1) | {"epoch": "F"})
+
+    def test_the_source_brings_the_epoch_that_was_not_known(self) -> None:
+        self.position.subscribed({"epoch": None, "pos": 0, "ts": 0})
+        self.assertIsNone(self.position.resume())
+        self.position.source_live(place(4))
+        self.assertEqual(self.position.resume(), place(4))
+
+
+class Interrupted(unittest.TestCase):
+    def test_the_longest_counts_and_the_way_to_the_first_subscription_is_none(self) -> None:
+        interruptions = Interruptions()
+        interruptions.up(3)
+        for begin, end in [(10, 11), (20, 24), (30, 32)]:
+            interruptions.down(begin)
+            interruptions.down(begin + 0.5)
+            interruptions.up(end)
+        self.assertEqual(interruptions.longest([]), 4)
+
+    def test_what_lies_in_an_outage_does_not_count(self) -> None:
+        interruptions = Interruptions([(10, 14), (20, 23)])
+        self.assertEqual(interruptions.longest([(0, 1), (9, 12), (13, 15)]), 3)
+        self.assertEqual(interruptions.longest([(0, 30)]), 0)
+
+    def test_percentiles_are_values_that_occur(self) -> None:
+        values = [float(value) for value in range(1, 201)]
+        self.assertEqual(percentile(values, 0.5), 100)
+        self.assertEqual(percentile(values, 0.99), 198)
+        self.assertEqual(percentile([7.0], 0.99), 7)
+        self.assertEqual(percentile([], 0.5), 0)
+
+
+class Covered(unittest.TestCase):
+    def test_patterns_cover_what_they_match_and_each_channel_counts_once(self) -> None:
+        names = channels.names(8)
+        one = "odin.token.T1.trade"
+        self.assertEqual(channels.covered([one], names), {one})
+        self.assertEqual(channels.covered([one, "odin.token.T1.*"], names), set(names[4:]))
+        both = {"odin.token.T0.trade", one}
+        self.assertEqual(channels.covered([one, "odin.token.*.trade"], names), both)
+
+    def test_what_a_client_subscribes_to_follows_from_the_seed(self) -> None:
+        names = channels.names(40)
+        chosen = [[channels.subscriptions(seed, 1, names, 4) for _ in "12"] for seed in (1, 2)]
+        self.assertEqual(chosen[0][0], chosen[0][1])
+        self.assertNotEqual(chosen[0][0], chosen[1][0])
+
+
+class Plans(unittest.TestCase):
+    def test_the_same_seed_is_the_same_plan(self) -> None:
+        first, second, other = (plan.draw(seed, 120, list(plan.KINDS), 2, 3) for seed in (1, 1, 2))
+        self.assertEqual(first, second)
+        self.assertNotEqual(first, other)
+
+    def test_a_longer_run_begins_like_a_shorter_one(self) -> None:
+        short, long = (plan.draw(7, seconds, list(plan.KINDS), 2, 3) for seconds in (60, 600))
+        self.assertEqual(short, long[: len(short)])
+
+    def test_all_kinds_occur_within_a_minute_and_all_victims_exist(self) -> None:
+        for seed in range(50):
+            faults = plan.draw(seed, 60, list(plan.KINDS), 2, 3)
+            self.assertEqual({fault.kind for fault in faults}, set(plan.KINDS))
+            for fault in faults:
+                victims = 3 if plan.track_of(fault.kind) == "broker" else 2
+                self.assertLess(fault.target, victims)
+                self.assertLess(fault.at, 60)
+
+    def test_only_what_was_chosen_occurs(self) -> None:
+        faults = plan.draw(1, 60, ["broker-kill"], 2, 3)
+        self.assertEqual({fault.kind for fault in faults}, {"broker-kill"})
