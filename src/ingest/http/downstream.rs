@@ -90,11 +90,11 @@ impl Downstream {
     /// # Errors
     /// [`ShardsGone`] at shutdown.
     pub(super) async fn announce(&mut self) -> Result<(), ShardsGone> {
-        if self.is_announced {
-            tracing::warn!(epoch = %self.epoch, "changes may be lost: clients are told to reload");
-            self.reloaded = Some(Instant::now());
+        if !std::mem::replace(&mut self.is_announced, true) {
+            return self.publisher.epoch_from_start(self.epoch.clone()).await;
         }
-        self.is_announced = true;
+        tracing::warn!(epoch = %self.epoch, "changes may be lost: clients are told to reload");
+        self.reloaded = Some(Instant::now());
         self.publisher.epoch(self.epoch.clone()).await
     }
 
