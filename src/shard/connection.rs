@@ -1,12 +1,15 @@
 //! The state of one connection, as small as an idle one can be: what is needed only while
 //! something is incomplete or waits lives behind an option.
 
+use std::num::NonZeroU64;
+
 use super::Now;
 use super::limits::STATE_BYTES;
 use super::memory::ConnectionMemory;
 use super::outbox::Outbox;
 use super::rate::CommandRate;
 use super::replay::ReplayRing;
+use super::timers::TICK_MS;
 use crate::heap::allocation_bytes;
 use crate::protocol::decoder::Decoder;
 use crate::protocol::extension::Deflate;
@@ -64,9 +67,14 @@ pub struct Connection {
     pub sent_ms: u32,
     pub drops_in_row: u8,
     pub command_excess: u16,
+    /// When it is to be told that it has reached its age, or closed once it was told: in ticks of
+    /// the timer wheel; 0 if never.
+    pub leave_tick: u32,
+    /// Whether it was told.
+    pub is_leaving: bool,
     pub rate: CommandRate,
     /// When the ping that is not answered yet was sent.
-    pub ping_sent_ms: Option<u64>,
+    pub ping_sent_ms: Option<NonZeroU64>,
     /// The newest round trip.
     pub latency_ms: Option<u32>,
     /// What the shard's sums hold for this connection.
@@ -97,6 +105,8 @@ impl Connection {
             sent_ms: 0,
             drops_in_row: 0,
             command_excess: 0,
+            leave_tick: 0,
+            is_leaving: false,
             rate: CommandRate::default(),
             ping_sent_ms: None,
             latency_ms: None,
@@ -139,6 +149,16 @@ impl Connection {
         let since_ms = (now.monotonic_ms as u32).wrapping_sub(self.sent_ms);
         let wait_ms = u32::from(self.batch_ms).checked_sub(since_ms).filter(|wait| *wait > 0)?;
         Some(now.monotonic_ms + u64::from(wait_ms))
+    }
+
+    /// Sets when it is to be told to leave, or closed.
+    pub(super) fn leave_at(&mut self, leave_ms: u64) {
+        self.leave_tick = u32::try_from(leave_ms.div_ceil(TICK_MS)).unwrap_or(u32::MAX);
+    }
+
+    /// When it is to be told to leave, or closed.
+    pub(super) fn leave_ms(&self) -> Option<u64> {
+        (self.is_open() && self.leave_tick > 0).then(|| u64::from(self.leave_tick) * TICK_MS)
     }
 
     pub(super) fn is_open(&self) -> bool {

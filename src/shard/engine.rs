@@ -6,12 +6,14 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::batches::Batches;
 use super::census::{Census, Stats};
 use super::connection::{ConnId, Connection, State};
+use super::drain::Phase;
 use super::flush::text_frame;
 use super::limits::{ANSWER_BYTES_PAUSE, Limits};
 use super::memory::{ConnectionMemory, ShardMemory};
@@ -71,6 +73,7 @@ pub struct Shard {
     pub(super) newest: NewestEvents,
     pub(super) epoch: Option<Epoch>,
     pub(super) source: SourceStatus,
+    pub(super) phase: Phase,
     /// Connections with something to send at the end of the turn.
     pub(super) touched: VecDeque<u32>,
     /// Connections with events that have to wait.
@@ -105,6 +108,7 @@ impl Shard {
             newest: NewestEvents::default(),
             epoch: None,
             source: SourceStatus::Connecting,
+            phase: Phase::default(),
             touched: VecDeque::new(),
             batches: Batches::default(),
             matched: Vec::new(),
@@ -180,30 +184,6 @@ impl Shard {
         self.report();
     }
 
-    /// Closes what is open, with 1001, and ends what is not upgraded yet. The caller listens no more.
-    pub fn shut_down(&mut self, now: Now, wire: &mut impl Wire) {
-        let ids: Vec<ConnId> = self.connections.iter().map(|connection| connection.id).collect();
-        for id in ids {
-            self.flush_pending(id, wire);
-            match self.find(id).map(|connection| &connection.state) {
-                Some(State::Open) => {
-                    self.close(id, CloseReason::ShuttingDown, now);
-                    self.flush(id, wire);
-                }
-                Some(State::Handshake { .. }) => self.abort(id, wire),
-                _ => {}
-            }
-        }
-    }
-
-    /// Ends what is left at once.
-    pub fn abort_all(&mut self, wire: &mut impl Wire) {
-        let ids: Vec<ConnId> = self.connections.iter().map(|connection| connection.id).collect();
-        for id in ids {
-            self.abort(id, wire);
-        }
-    }
-
     /// Connections in any state.
     pub fn connection_count(&self) -> usize {
         self.connections.len()
@@ -233,6 +213,7 @@ impl Shard {
             connection.batch_ms = batch_ms;
             self.stats.upgraded += 1;
             self.settings.census.add(self.settings.shard);
+            self.begin_ageing(id, now);
             self.schedule(id, now.monotonic_ms + interval_ms);
         }
     }
@@ -388,16 +369,16 @@ impl Shard {
     fn on_pong(&mut self, id: ConnId, payload: &[u8], now: Now) {
         let Some(connection) = self.find(id) else { return };
         let Some(sent_ms) = connection.ping_sent_ms else { return };
-        if payload == sent_ms.to_be_bytes() {
+        if payload == sent_ms.get().to_be_bytes() {
             connection.ping_sent_ms = None;
-            let elapsed = now.monotonic_ms.saturating_sub(sent_ms);
+            let elapsed = now.monotonic_ms.saturating_sub(sent_ms.get());
             connection.latency_ms = Some(u32::try_from(elapsed).unwrap_or(u32::MAX));
         }
     }
 
     pub(super) fn ping(&mut self, id: ConnId, now: Now) {
         if let Some(connection) = self.find(id) {
-            connection.ping_sent_ms = Some(now.monotonic_ms);
+            connection.ping_sent_ms = NonZeroU64::new(now.monotonic_ms);
             self.queue(id, frame::encode(Opcode::Ping, &now.monotonic_ms.to_be_bytes()));
         }
     }
@@ -432,6 +413,10 @@ impl Shard {
             }
             return;
         }
+        self.check_age(id, now, wire);
+        let Some(connection) = self.find(id).filter(|connection| connection.is_open()) else {
+            return;
+        };
         let silent_ms = now_ms.saturating_sub(connection.last_received_ms);
         let mut idle_deadline_ms = connection.last_received_ms + idle_ms;
         if connection.deadline_ms > 0 {
@@ -459,7 +444,10 @@ impl Shard {
         }
     }
 
+    /// Has the deadlines of a connection looked at then, or when it is to leave.
     fn schedule(&mut self, id: ConnId, deadline_ms: u64) {
+        let leave_ms = self.find(id).and_then(|connection| connection.leave_ms());
+        let deadline_ms = leave_ms.map_or(deadline_ms, |leave_ms| leave_ms.min(deadline_ms));
         let timer_ms = self.timers.insert(id, deadline_ms);
         if let Some(connection) = self.find(id) {
             connection.timer_ms = timer_ms;

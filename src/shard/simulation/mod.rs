@@ -3,9 +3,11 @@
 //! ```text
 //! world  a seeded run of many clients against a model
 //! cases  single behaviours, one test each
+//! drain  how clients leave
 //! ```
 
 mod cases;
+mod drain;
 mod world;
 
 use std::collections::{BTreeSet, HashMap};
@@ -41,6 +43,7 @@ pub(super) fn limits() -> Limits {
         handshake_timeout_ms: 10_000,
         heartbeat_interval_ms: 25_000,
         idle_timeout_ms: 60_000,
+        connection_age_ms: 0,
         close_timeout_ms: 5_000,
         log_messages: 1_000,
         log_bytes: 1 << 20,
