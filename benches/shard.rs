@@ -48,6 +48,7 @@ fn shard() -> Shard {
         queue_messages: 256,
         queue_bytes: 262_144,
         batch_ms: 0,
+        resume_messages: 6_000,
     };
     let limits = Limits {
         client,

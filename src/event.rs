@@ -35,6 +35,15 @@ pub struct Position {
     pub ts_ms: u64,
 }
 
+/// What a source knows of the messages before and among those that it delivers in an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Base {
+    /// The position after which every message follows; `None` if it is not known.
+    pub after: Option<Position>,
+    /// From here on nothing is left out between two messages; before it something may be.
+    pub whole_from: StreamPos,
+}
+
 /// One life of a stream: derived from its name and creation time, the same on every instance.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Epoch(pub Arc<str>);

@@ -14,7 +14,7 @@ use atomic_waker::AtomicWaker;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use tokio::sync::Notify;
 
-use crate::event::{Epoch, Event};
+use crate::event::{Base, Epoch, Event};
 
 /// Items one shard's queue holds: at 800 bytes an event 6.5 MB of shared payload, and more than a
 /// second of the busiest minute foreseen (5,000 events/s).
@@ -28,7 +28,12 @@ pub enum Feed {
     /// The stream's life as the source finds it: the first at start, another when the stream was
     /// made again, the same again when messages were lost that cannot be read any more.
     /// Everything logged before does not connect to what follows.
-    Epoch(Epoch),
+    Epoch {
+        /// The life.
+        epoch: Epoch,
+        /// What is known of its messages.
+        base: Base,
+    },
     /// How the source is doing.
     Source(SourceStatus),
 }

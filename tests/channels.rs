@@ -38,7 +38,7 @@ fn welcome_tells_position_and_limits() {
         welcome["limits"],
         json!({"message_bytes": 65_536, "commands_per_second": 50, "channels": 1_024,
                "channel_bytes": 256, "replay_messages": 100, "queue_messages": 256,
-               "queue_bytes": 262_144, "batch_ms": 0})
+               "queue_bytes": 262_144, "batch_ms": 0, "resume_messages": 6_000})
     );
     let other = Client::connect(&server);
     assert_ne!(other.welcome["connection_id"], client.welcome["connection_id"]);

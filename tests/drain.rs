@@ -179,7 +179,16 @@ fn old_connections_are_told_and_closed_and_the_server_goes_on() {
     }
 }
 
-/// A client that leaves a connection only when the next one has taken over.
+/// How a client goes to the other instance when it is told to leave.
+#[derive(Debug, Clone, Copy)]
+enum Manner {
+    /// After so many more events it subscribes there, and leaves when that one has taken over.
+    Overlaps { after: usize },
+    /// It stays until it is closed, and resumes there.
+    Resumes,
+}
+
+/// A client of whichever instance serves.
 struct Follower {
     addrs: [SocketAddr; 2],
     /// Which of them it is connected to.
@@ -187,19 +196,20 @@ struct Follower {
     client: Client,
     /// The position after which it has to see everything.
     start: u64,
-    last: u64,
+    /// Where it stands: the newest event, or the answer to its subscription.
+    last: Value,
     /// What it saw, by position.
     seen: BTreeMap<u64, Value>,
-    /// Events that it reads on for when it was told to leave.
-    patience: usize,
+    manner: Manner,
     moves: usize,
 }
 
 impl Follower {
-    fn start(addrs: [SocketAddr; 2], at: usize, patience: usize) -> Self {
+    fn start(addrs: [SocketAddr; 2], at: usize, manner: Manner) -> Self {
         let mut client = Client::connect_to(addrs[at]);
-        let start = client.subscribe(ALL)["pos"].as_u64().unwrap();
-        Self { addrs, at, client, start, last: start, seen: BTreeMap::new(), patience, moves: 0 }
+        let last = client.subscribe(ALL);
+        let start = position(&last);
+        Self { addrs, at, client, start, last, seen: BTreeMap::new(), manner, moves: 0 }
     }
 
     /// Follows until the message `"end"`.
@@ -207,7 +217,12 @@ impl Follower {
         loop {
             let message = self.client.next();
             if message["type"] == "server_draining" {
-                self.change_over();
+                self.moves += 1;
+                self.at = 1 - self.at;
+                match self.manner {
+                    Manner::Overlaps { after } => self.change_over(after),
+                    Manner::Resumes => self.resume(),
+                }
             } else if self.take(message) == "end" {
                 return self;
             }
@@ -216,29 +231,53 @@ impl Follower {
 
     /// Goes to the other instance. What this one has still to send is read until it has reached
     /// the position from which the other sends everything.
-    fn change_over(&mut self) {
-        for _ in 0..self.patience {
+    fn change_over(&mut self, after: usize) {
+        for _ in 0..after {
             let message = self.client.next();
             self.take(message);
         }
-        self.at = 1 - self.at;
         let mut next = Client::connect_to(self.addrs[self.at]);
-        let taken_over = next.subscribe(ALL)["pos"].as_u64().unwrap();
-        while self.last < taken_over {
+        let taken_over = position(&next.subscribe(ALL));
+        while position(&self.last) < taken_over {
             let message = self.client.next();
             self.take(message);
         }
         self.client.socket.close(None).unwrap();
         self.client = next;
-        self.moves += 1;
+    }
+
+    /// Goes on at the other instance where this one closes.
+    fn resume(&mut self) {
+        let (messages, close) = self.client.read_to_close();
+        assert_eq!(u16::from(close.unwrap().code), 1012);
+        assert!(!messages.is_empty(), "events come until the close");
+        for message in messages {
+            self.take(message);
+        }
+        let epoch = self.client.welcome["epoch"].clone();
+        self.client = Client::connect_to(self.addrs[self.at]);
+        let (pos, ts) = (&self.last["pos"], &self.last["ts"]);
+        let answer = self.client.command(&json!({
+            "type": "subscribe",
+            "channels": ALL,
+            "resume": {"epoch": epoch, "pos": pos, "ts": ts},
+        }));
+        assert_eq!(answer["recovered"], true, "{answer}");
     }
 
     fn take(&mut self, event: Value) -> Value {
-        let pos = event["pos"].as_u64().unwrap_or_else(|| panic!("not an event: {event}"));
-        self.last = self.last.max(pos);
-        self.seen.insert(pos, event["data"].clone());
-        event["data"].clone()
+        assert!(event.get("seq").is_some(), "not an event: {event}");
+        let (pos, data) = (position(&event), event["data"].clone());
+        self.seen.insert(pos, data.clone());
+        if pos > position(&self.last) {
+            self.last = event;
+        }
+        data
     }
+}
+
+fn position(message: &Value) -> u64 {
+    message["pos"].as_u64().unwrap()
 }
 
 /// Says that the test is over, also when it has failed, or its threads would go on for ever.
@@ -283,7 +322,7 @@ fn two_instances_restarted_one_after_the_other_lose_nothing_for_anybody() {
     let nats = Nats::start();
     let url = nats.url();
     let start = |addr: &str| {
-        let arguments = ["serve", "--addr", addr, "--nats-url", &url, "--drain-seconds", "20"];
+        let arguments = ["serve", "--addr", addr, "--nats-url", &url, "--drain-seconds", "6"];
         let server = Server::start(&arguments);
         server.wait_ready(200);
         server
@@ -295,9 +334,12 @@ fn two_instances_restarted_one_after_the_other_lose_nothing_for_anybody() {
         let over = Over(&is_over);
         let publisher = scope.spawn(|| publish_until(&is_over, &url));
         // Two of three begin where the first restart is.
-        let followers: Vec<Follower> = (0..9)
-            .map(|number| Follower::start(addrs, usize::from(number % 3 == 0), number))
-            .collect();
+        let follower = |number: usize| {
+            let resumes = number % 2 == 0;
+            let manner = if resumes { Manner::Resumes } else { Manner::Overlaps { after: number } };
+            Follower::start(addrs, usize::from(number % 3 == 0), manner)
+        };
+        let followers: Vec<Follower> = (0..9).map(follower).collect();
         let following: Vec<_> =
             followers.into_iter().map(|follower| scope.spawn(|| follower.follow())).collect();
         for server in &mut servers {

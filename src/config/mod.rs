@@ -199,6 +199,7 @@ fn client_limits(values: &mut Values, kind: ServerKind) -> ClientLimits {
         queue_messages: values.number("WS_QUEUE_MESSAGES", 32, 1_000_000) as usize,
         queue_bytes: values.number("WS_QUEUE_BYTES", 1_024, 1 << 30) as usize,
         batch_ms: values.number("WS_BATCH_MS", 0, u64::from(BATCH_MS_MAX)) as u16,
+        resume_messages: values.number("WS_RESUME_MESSAGES", 0, 1_000_000) as usize,
     }
 }
 
@@ -219,8 +220,8 @@ fn budget(
     if budget < parts {
         let problem = format!(
             "must be at least {parts}, the sum of what WS_QUEUE_BYTES, WS_QUEUE_MESSAGES, \
-             WS_MAX_MESSAGE_BYTES, WS_SEND_BUFFER_BYTES, WS_MAX_CHANNELS and WS_REPLAY_MESSAGES \
-             allow: raise it, or lower one of them"
+             WS_MAX_MESSAGE_BYTES, WS_SEND_BUFFER_BYTES, WS_MAX_CHANNELS, WS_REPLAY_MESSAGES and \
+             WS_RESUME_MESSAGES allow: raise it, or lower one of them"
         );
         values.refuse("WS_CONN_BUDGET_BYTES", problem);
     }

@@ -182,6 +182,13 @@ pub const SETTINGS: &[Setting] = &[
         "events that wait for a slow connection",
     ),
     setting(
+        "WS_RESUME_MESSAGES",
+        "resume-messages",
+        "6000",
+        Serve,
+        "missed events that one resume may bring; more are refused, and the client loads anew",
+    ),
+    setting(
         "WS_CONN_BUDGET_BYTES",
         "conn-budget-bytes",
         "716800",

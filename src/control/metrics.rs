@@ -6,18 +6,22 @@ use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncod
 
 use super::admin::AdminState;
 use crate::event::payload_bytes;
+use crate::protocol::message::ResumeRefusal;
 use crate::shard::{ShardReport, Stats};
 
 /// A counter of a shard: its name, help and where it is in the report.
 type Counter = (&'static str, &'static str, fn(&Stats) -> u64);
 
-const COUNTERS: [Counter; 12] = [
+const COUNTERS: [Counter; 13] = [
     ("ws_connections_accepted_total", "Sockets accepted", |stats| stats.accepted),
     ("ws_connections_upgraded_total", "Connections upgraded", |stats| stats.upgraded),
     ("ws_connections_refused_total", "Requests refused before the upgrade", |stats| stats.refused),
     ("ws_events_total", "Events taken from the source", |stats| stats.events),
     ("ws_deliveries_total", "Events given to connections", |stats| stats.deliveries),
     ("ws_messages_dropped_total", "Events that found a full queue", |stats| stats.dropped),
+    ("ws_resumed_messages_total", "Missed events that resumes brought", |stats| {
+        stats.resumed_messages
+    }),
     ("ws_sends_total", "Vectored sends", |stats| stats.sends),
     ("ws_sent_bytes_total", "Bytes sent to clients", |stats| stats.bytes),
     ("ws_slow_client_disconnects_total", "Clients closed because they read too slowly", |stats| {
@@ -67,8 +71,22 @@ pub fn render(state: &AdminState) -> prometheus::Result<String> {
         "1 while the server is about to end",
         reports.iter().map(|report| usize::from(report.is_draining)),
     )?;
+    resumes(&registry, &reports)?;
     memory(&registry, state, &reports)?;
     TextEncoder::new().encode_to_string(&registry.gather())
+}
+
+fn resumes(registry: &Registry, reports: &[ShardReport]) -> prometheus::Result<()> {
+    let help = "Resumes by outcome: recovered, or why not";
+    let counter = IntCounterVec::new(Opts::new("ws_resumes_total", help), &["shard", "outcome"])?;
+    for (shard, report) in reports.iter().enumerate() {
+        let shard = &shard.to_string();
+        counter.with_label_values(&[shard, "recovered"]).inc_by(report.stats.resumed);
+        for (reason, count) in ResumeRefusal::ALL.iter().zip(report.stats.not_resumed) {
+            counter.with_label_values(&[shard, reason.name()]).inc_by(count);
+        }
+    }
+    registry.register(Box::new(counter))
 }
 
 fn memory(

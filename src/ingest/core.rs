@@ -174,7 +174,7 @@ impl Listener {
         let epoch = Epoch(format!("core-{:016x}", rand::random::<u64>()).into());
         tracing::info!(%epoch, "listening");
         self.began = Instant::now();
-        self.publisher.epoch(epoch).await
+        self.publisher.epoch_from_start(epoch).await
     }
 }
 

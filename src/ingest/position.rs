@@ -10,6 +10,8 @@
 //! If it is another message, or gone although retained, the broker lost its tail and gave the
 //! positions out again: the epoch is announced anew, which makes the shards drop their logs.
 
+use crate::event::{Base, Position, StreamPos};
+
 /// What a stream says of itself at a contact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sight {
@@ -19,8 +21,28 @@ pub(crate) struct Sight {
     pub(crate) first: u64,
     /// The last sequence that was given out.
     pub(crate) last: u64,
+    /// The store time of that message, also if it is not retained any more; negative if the
+    /// stream does not say.
+    pub(crate) last_stored_nanos: i128,
     /// Whether its sequence has holes that mean nothing.
     pub(crate) holes: Holes,
+}
+
+impl Sight {
+    /// What is known of the messages that somebody gets who reads from the first one on.
+    pub(crate) fn base(&self) -> Base {
+        let last_stored_ms = u64::try_from(self.last_stored_nanos / 1_000_000).unwrap_or_default();
+        let after = if self.last == 0 || self.first == 1 {
+            Some(Position::default())
+        } else if self.first > self.last && last_stored_ms > 0 {
+            Some(Position { pos: StreamPos(self.last), ts_ms: last_stored_ms })
+        } else {
+            None
+        };
+        // What is retained of such a stream is not all that was published.
+        let torn_to = if self.holes == Holes::Anywhere { self.last } else { 0 };
+        Base { after, whole_from: StreamPos(torn_to) }
+    }
 }
 
 /// Where the stream sequence may have holes without a loss.
@@ -172,7 +194,8 @@ mod tests {
     const LIFE: i128 = 1_000;
 
     fn sight(first: u64, last: u64) -> Sight {
-        Sight { created_nanos: LIFE, first, last, holes: Holes::Never }
+        let last_stored_nanos = i128::from(last);
+        Sight { created_nanos: LIFE, first, last, last_stored_nanos, holes: Holes::Never }
     }
 
     /// A tracker that has read the messages `1..=last`, message n stored at n nanoseconds.
@@ -184,6 +207,29 @@ mod tests {
             assert_eq!(tracker.step(n, n, i128::from(n)), Step::Deliver);
         }
         tracker
+    }
+
+    #[test]
+    fn what_is_known_at_a_contact() {
+        let at = |pos, ts_ms| Some(Position { pos: StreamPos(pos), ts_ms });
+        let day = 86_400_000_000_000;
+        let cases = [
+            ("nothing was ever published", sight(0, 0), at(0, 0), 0),
+            ("everything is retained", sight(1, 9), at(0, 0), 0),
+            ("the oldest have aged out", sight(5, 9), None, 0),
+            (
+                "all have aged out",
+                Sight { last_stored_nanos: day + 5_999_999, ..sight(10, 9) },
+                at(9, 86_400_005),
+                0,
+            ),
+            ("the stream does not say", Sight { last_stored_nanos: -1, ..sight(10, 9) }, None, 0),
+            ("torn", Sight { holes: Holes::Anywhere, ..sight(5, 9) }, None, 9),
+        ];
+        for (name, sight, after, whole_from) in cases {
+            let expected = Base { after, whole_from: StreamPos(whole_from) };
+            assert_eq!(sight.base(), expected, "{name}");
+        }
     }
 
     #[test]

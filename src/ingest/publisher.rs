@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::channel::Pattern;
-use crate::event::{Epoch, Event, Incoming, StreamPos};
+use crate::event::{Base, Epoch, Event, Incoming, Position, StreamPos};
 use crate::feed::{Feed, FeedError, FeedSender, SourceStatus};
 
 /// Channels whose previous position is remembered: 200,000 x about 100 bytes = 20 MB.
@@ -65,12 +65,30 @@ impl Publisher {
     }
 
     /// Announces the stream's epoch: at the first contact, and when the stream was made again.
+    /// Of what came before nothing is known.
     ///
     /// # Errors
     /// [`ShardsGone`] at shutdown.
     pub async fn epoch(&mut self, epoch: Epoch) -> Result<(), ShardsGone> {
+        self.epoch_with(epoch, Base::default()).await
+    }
+
+    /// Announces the epoch of a source that counts its positions itself, from 1.
+    ///
+    /// # Errors
+    /// [`ShardsGone`] at shutdown.
+    pub async fn epoch_from_start(&mut self, epoch: Epoch) -> Result<(), ShardsGone> {
+        let after = Some(Position::default());
+        self.epoch_with(epoch, Base { after, ..Base::default() }).await
+    }
+
+    /// Announces the stream's epoch, and what is known of its messages.
+    ///
+    /// # Errors
+    /// [`ShardsGone`] at shutdown.
+    pub async fn epoch_with(&mut self, epoch: Epoch, base: Base) -> Result<(), ShardsGone> {
         self.previous.clear();
-        self.push(&Feed::Epoch(epoch)).await?;
+        self.push(&Feed::Epoch { epoch, base }).await?;
         self.flush();
         Ok(())
     }

@@ -103,6 +103,8 @@ struct Worker {
     is_accept_failing: Cell<bool>,
     /// Whether a task waits for the connections that are held back.
     is_batching: Cell<bool>,
+    /// Whether a task sends what no event caused.
+    is_sending: Cell<bool>,
 }
 
 /// Runs a shard inside a glommio executor until it is told to shut down; returns what it did.
@@ -120,6 +122,7 @@ pub async fn run(settings: WorkerSettings) -> io::Result<Stats> {
         started: Instant::now(),
         is_accept_failing: Cell::new(false),
         is_batching: Cell::new(false),
+        is_sending: Cell::new(false),
     });
     let serving = spawn_local(serve(Rc::clone(&worker), signal));
     let feeding = feed.map(|feed| spawn_local(consume(Rc::clone(&worker), feed)));
@@ -180,6 +183,7 @@ async fn serve(worker: Rc<Worker>, signal: Signal) {
         while worker.serve_sockets() {
             turn().await;
         }
+        send_on(&worker);
         if worker.is_accept_failing.replace(false) {
             glommio::timer::sleep(ACCEPT_PAUSE).await;
             worker.sockets.borrow_mut().accept_later();
@@ -210,6 +214,7 @@ async fn consume(worker: Rc<Worker>, feed: FeedReceiver) {
             let has_more = worker.flush_some();
             worker.serve_sockets();
             if batch.is_empty() && !has_more && feed.is_empty() {
+                send_on(&worker);
                 break;
             }
             steps += 1;
@@ -218,6 +223,22 @@ async fn consume(worker: Rc<Worker>, feed: FeedReceiver) {
             }
         }
     }
+}
+
+/// Sees to it that clients which came back are sent what they missed, whether events come or not.
+fn send_on(worker: &Rc<Worker>) {
+    if !worker.shard.borrow().has_touched() || worker.is_sending.replace(true) {
+        return;
+    }
+    let worker = Rc::clone(worker);
+    spawn_local(async move {
+        while worker.flush_some() {
+            worker.serve_sockets();
+            turn().await;
+        }
+        worker.is_sending.set(false);
+    })
+    .detach();
 }
 
 /// Sees to it that connections are sent to that may not be yet.
@@ -253,6 +274,8 @@ async fn tick(worker: Rc<Worker>) {
         }
         shard.note_io(sockets.memory_bytes(), FIXED_BYTES, kernel_send_bytes);
         shard.tick(worker.now(), &mut *sockets);
+        drop((shard, sockets));
+        send_on(&worker);
     }
 }
 

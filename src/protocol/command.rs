@@ -23,6 +23,17 @@ pub enum CommandId {
     Text(String),
 }
 
+/// Where a client stands: the last message that it has seen, on any instance.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct ResumePoint {
+    /// The stream's life.
+    pub epoch: String,
+    /// The stream position.
+    pub pos: u64,
+    /// The broker's store time of that message, in milliseconds.
+    pub ts: u64,
+}
+
 /// What a client asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
@@ -32,6 +43,8 @@ pub enum Command {
         channels: Vec<String>,
         /// Whether the newest message of each is wanted first.
         snapshot: bool,
+        /// The last position that the client has seen: what came after it is wanted first.
+        resume: Option<ResumePoint>,
     },
     /// Unsubscribe.
     Unsubscribe {
@@ -88,6 +101,8 @@ struct Envelope<'a> {
     channels: Option<Vec<String>>,
     #[serde(default)]
     snapshot: Option<bool>,
+    #[serde(default)]
+    resume: Option<ResumePoint>,
     #[serde(default)]
     from_seq: Option<u64>,
     #[serde(default)]
@@ -149,6 +164,7 @@ fn command_of(envelope: Envelope<'_>) -> Result<Command, CommandError> {
         "subscribe" => Command::Subscribe {
             channels: channels()?,
             snapshot: envelope.snapshot.unwrap_or(false),
+            resume: envelope.resume,
         },
         "unsubscribe" => Command::Unsubscribe { channels: channels()? },
         "replay" => Command::Replay {
@@ -179,7 +195,19 @@ mod tests {
         let cases = [
             (
                 r#"{"type":"subscribe","channels":["a.b","c.\u0064"],"snapshot":true,"x":{}}"#,
-                Command::Subscribe { channels: vec!["a.b".into(), "c.d".into()], snapshot: true },
+                Command::Subscribe {
+                    channels: vec!["a.b".into(), "c.d".into()],
+                    snapshot: true,
+                    resume: None,
+                },
+            ),
+            (
+                r#"{"type":"subscribe","channels":["a"],"resume":{"epoch":"e","pos":5,"ts":6,"x":1}}"#,
+                Command::Subscribe {
+                    channels: vec!["a".into()],
+                    snapshot: false,
+                    resume: Some(ResumePoint { epoch: "e".into(), pos: 5, ts: 6 }),
+                },
             ),
             (
                 r#" {"channels":["a"],"type":"unsubscribe"} "#,
@@ -228,6 +256,10 @@ mod tests {
             r#"{"type":"subscribe","channels":"a"}"#,
             r#"{"type":"subscribe","channels":[1]}"#,
             r#"{"type":"subscribe","channels":["a"],"snapshot":"yes"}"#,
+            r#"{"type":"subscribe","channels":["a"],"resume":{"epoch":"e","pos":5}}"#,
+            r#"{"type":"subscribe","channels":["a"],"resume":{"epoch":null,"pos":5,"ts":6}}"#,
+            r#"{"type":"subscribe","channels":["a"],"resume":{"epoch":"e","pos":-5,"ts":6}}"#,
+            r#"{"type":"subscribe","channels":["a"],"resume":true}"#,
             r#"{"type":"replay","from_seq":1}"#,
             r#"{"type":"replay","from_seq":-1,"to_seq":2}"#,
             r#"{"type":"batch"}"#,

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::command::CommandId;
 
@@ -102,6 +102,7 @@ pub struct ClientLimits {
     pub queue_messages: usize,
     pub queue_bytes: usize,
     pub batch_ms: u16,
+    pub resume_messages: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -133,6 +134,93 @@ pub struct SnapshotSummary {
     pub complete: bool,
 }
 
+/// Why a client is not given what it missed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResumeRefusal {
+    /// The stream was made again.
+    EpochChanged,
+    /// Messages after the position are not held any more.
+    PositionTooOld,
+    /// Another message, or none, has the position.
+    PositionMismatch,
+    /// The position has not been reached.
+    PositionUnknown,
+    /// What the stream retains is not read yet.
+    Loading,
+    /// More messages than one resume may bring, or all of them together.
+    TooManyMessages,
+    /// Some of the messages may have been sent to this connection before.
+    AlreadySubscribed,
+}
+
+impl ResumeRefusal {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::EpochChanged,
+        Self::PositionTooOld,
+        Self::PositionMismatch,
+        Self::PositionUnknown,
+        Self::Loading,
+        Self::TooManyMessages,
+        Self::AlreadySubscribed,
+    ];
+
+    /// How many there are.
+    pub const COUNT: usize = 7;
+
+    /// The name, as the client and the metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EpochChanged => "epoch_changed",
+            Self::PositionTooOld => "position_too_old",
+            Self::PositionMismatch => "position_mismatch",
+            Self::PositionUnknown => "position_unknown",
+            Self::Loading => "loading",
+            Self::TooManyMessages => "too_many_messages",
+            Self::AlreadySubscribed => "already_subscribed",
+        }
+    }
+
+    /// The same for people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::EpochChanged => "the stream was made again since then",
+            Self::PositionTooOld => "messages after this position are not held any more",
+            Self::PositionMismatch => "another message, or none, has this position",
+            Self::PositionUnknown => "this server has not reached this position",
+            Self::Loading => "this server is still reading what the stream retains",
+            Self::TooManyMessages => "more messages were missed than may be sent again",
+            Self::AlreadySubscribed => {
+                "this connection was subscribed before to some of what was missed"
+            }
+        }
+    }
+}
+
+impl Serialize for ResumeRefusal {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// How a resume ended.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum ResumeSummary {
+    /// What was missed follows.
+    Recovered {
+        /// How many messages.
+        messages: usize,
+    },
+    /// The client has to load what it shows again.
+    Refused {
+        /// The stable reason.
+        reason: ResumeRefusal,
+        /// The same for people.
+        message: Cow<'static, str>,
+    },
+}
+
 #[derive(Debug, Serialize)]
 #[expect(missing_docs, reason = "docs/protocol.md defines each member")]
 pub struct Subscribed<'a> {
@@ -142,6 +230,10 @@ pub struct Subscribed<'a> {
     pub epoch: Option<&'a str>,
     pub pos: u64,
     pub ts: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resume: Option<ResumeSummary>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotSummary>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::memory::ShardMemory;
+use crate::protocol::message::ResumeRefusal;
 
 /// What a shard has done since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,6 +33,12 @@ pub struct Stats {
     pub drain_closed: u64,
     /// Clients closed because their connection was old.
     pub age_closed: u64,
+    /// Resumes that brought everything.
+    pub resumed: u64,
+    /// The messages that they brought.
+    pub resumed_messages: u64,
+    /// Resumes that were refused, by reason.
+    pub not_resumed: [u64; ResumeRefusal::COUNT],
     /// Vectored sends.
     pub sends: u64,
     /// Bytes sent.

@@ -9,8 +9,10 @@ use super::flush::text_frame;
 use super::limits::{
     COMMAND_EXCESS_MAX, SNAPSHOT_LOOKS_MAX, SNAPSHOT_LOOKS_PER_COMMAND, SNAPSHOT_MESSAGES_MAX,
 };
+use super::newest::Looks;
 use super::outbox::QUEUED_EVENT_BYTES;
-use super::recent::{LoggedEvent, Looks};
+use super::recent::LoggedEvent;
+use super::resume::{self, Subscription};
 use super::transmit::event_frame_bytes;
 use crate::channel::{ChannelError, Pattern};
 use crate::protocol::close::CloseReason;
@@ -41,8 +43,11 @@ impl Shard {
                 let detail = (ErrorDetail::Limit { limit }, command_id);
                 self.refuse_command(id, ErrorCode::TooManyChannels, message.into(), detail);
             }
-            Ok(Command::Subscribe { channels, snapshot }) => {
-                self.subscribe(id, &channels, snapshot, command_id);
+            Ok(Command::Subscribe { channels, snapshot, resume }) => {
+                let subscription = Subscription { channels, snapshot, resume, command_id };
+                if let Some(subscription) = self.wait_to_resume(id, subscription, now) {
+                    self.subscribe(id, &subscription);
+                }
             }
             Ok(Command::Unsubscribe { channels }) => self.unsubscribe(id, &channels, command_id),
             Ok(Command::Replay { from_seq, to_seq }) => {
@@ -102,17 +107,15 @@ impl Shard {
         self.answer(id, &ServerMessage::Error(error));
     }
 
-    fn subscribe(
-        &mut self,
-        id: ConnId,
-        channels: &[String],
-        snapshot: bool,
-        command_id: Option<CommandId>,
-    ) {
+    pub(super) fn subscribe(&mut self, id: ConnId, subscription: &Subscription) {
+        let Subscription { channels, snapshot, resume, command_id } = subscription;
         let mut accepted = Vec::new();
         let mut rejected = Vec::new();
         let mut wanted: Vec<Rc<LoggedEvent>> = Vec::new();
         let mut looks = Looks::new(SNAPSHOT_LOOKS_MAX);
+        let mut cut = resume.as_ref().map(|point| self.cut(id, channels, point, &mut looks));
+        // Whoever gets everything does not need the newest.
+        let snapshot = *snapshot && !matches!(cut, Some(Ok(_)));
         for channel in channels {
             match self.admit(id, channel) {
                 Ok(pattern) => {
@@ -127,6 +130,9 @@ impl Shard {
                 }
             }
         }
+        if let (Some(Ok(missed)), false) = (&mut cut, rejected.is_empty()) {
+            missed.retain(|event| self.index.has_match(id.index, event.event().channel()));
+        }
         self.charge(id, looks.taken() / SNAPSHOT_LOOKS_PER_COMMAND);
         let complete = order_snapshot(&mut wanted, self.budget_left(id)) && !looks.is_exceeded();
         let newest = self.log.newest();
@@ -137,11 +143,16 @@ impl Shard {
             epoch: self.epoch.as_ref().map(|epoch| &*epoch.0),
             pos: newest.pos.0,
             ts: newest.ts_ms,
+            recovered: cut.as_ref().map(Result::is_ok),
+            resume: cut.as_ref().map(resume::summary),
             snapshot: snapshot.then_some(SnapshotSummary { messages: wanted.len(), complete }),
-            id: command_id,
+            id: command_id.clone(),
         });
         let frame = text_frame(&message);
         self.queue(id, frame);
+        if let Some(Ok(missed)) = cut {
+            self.catch_up(id, missed);
+        }
         let replay_messages = self.settings.limits.client.replay_messages;
         for event in &wanted {
             self.deflate_for(id.index, event);
@@ -153,6 +164,18 @@ impl Shard {
 
     /// Whether the connection may subscribe to `channel` now.
     fn admit(&self, id: ConnId, channel: &str) -> Result<Pattern, (ErrorCode, String)> {
+        let pattern = self.parse_allowed(channel)?;
+        let limits = &self.settings.limits.client;
+        let is_full = self.index.count_of(id.index) >= limits.channels;
+        if is_full && !self.index.is_subscribed(id.index, channel) {
+            let message = format!("at most {} channels per connection", limits.channels);
+            return Err((ErrorCode::TooManyChannels, message));
+        }
+        Ok(pattern)
+    }
+
+    /// A channel or pattern that this server serves.
+    pub(super) fn parse_allowed(&self, channel: &str) -> Result<Pattern, (ErrorCode, String)> {
         let limits = &self.settings.limits.client;
         let pattern = Pattern::parse(channel, limits.channel_bytes).map_err(|error| {
             let code = match error {
@@ -167,11 +190,6 @@ impl Shard {
             let subjects: Vec<&str> = allowed.iter().map(Pattern::as_str).collect();
             let message = format!("this server serves {}", subjects.join(", "));
             return Err((ErrorCode::ChannelNotAllowed, message));
-        }
-        let is_full = self.index.count_of(id.index) >= limits.channels;
-        if is_full && !self.index.is_subscribed(id.index, channel) {
-            let message = format!("at most {} channels per connection", limits.channels);
-            return Err((ErrorCode::TooManyChannels, message));
         }
         Ok(pattern)
     }
@@ -202,6 +220,7 @@ impl Shard {
                 rejected.push(Rejection { channel, code: ErrorCode::NotSubscribed, message });
             }
         }
+        self.filter_catch_up(id);
         let total = self.index.count_of(id.index);
         let message = Unsubscribed { channels: removed, rejected, total, id: command_id };
         self.answer(id, &ServerMessage::Unsubscribed(message));

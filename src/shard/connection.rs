@@ -4,6 +4,7 @@
 use std::num::NonZeroU64;
 
 use super::Now;
+use super::catch_up::CatchUp;
 use super::limits::STATE_BYTES;
 use super::memory::ConnectionMemory;
 use super::outbox::Outbox;
@@ -46,14 +47,17 @@ pub struct Connection {
     /// When the handshake, the message that is incomplete, or the closing must be over; 0 if
     /// nothing of it is under way.
     pub deadline_ms: u64,
-    /// When the connection's newest timer fires; what fires earlier is out of date.
-    pub timer_ms: u64,
+    /// When the connection's newest timer fires, in ticks of the timer wheel; what fires earlier is
+    /// out of date.
+    pub timer_tick: u32,
     pub last_received_ms: u64,
     pub decoder: Decoder,
     /// The compression that was agreed.
     pub deflate: Option<Deflate>,
     pub outbox: Option<Box<Outbox>>,
     pub replay: ReplayRing,
+    /// What it missed before it resumed, and what came since.
+    pub catch_up: Option<Box<CatchUp>>,
     /// The newest events of the replay ring that are not sent yet. With an outbox it is 0.
     pub pending: u32,
     /// The last event that was considered for this connection, so that none is sent twice.
@@ -91,12 +95,13 @@ impl Connection {
             state: State::Handshake { head: Vec::new() },
             number,
             deadline_ms,
-            timer_ms: 0,
+            timer_tick: 0,
             last_received_ms: now_ms,
             decoder: Decoder::default(),
             deflate: None,
             outbox: None,
             replay: ReplayRing::default(),
+            catch_up: None,
             pending: 0,
             last_event: 0,
             is_touched: false,
@@ -127,7 +132,8 @@ impl Connection {
             _ => 0,
         };
         let partial = self.decoder.memory_bytes() + allocation_bytes(head_bytes);
-        let queue = self.outbox.as_ref().map_or(0, |outbox| outbox.memory_bytes());
+        let queue = self.outbox.as_ref().map_or(0, |outbox| outbox.memory_bytes())
+            + self.catch_up.as_ref().map_or(0, |catch_up| catch_up.memory_bytes());
         let bytes = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         ConnectionMemory {
             queue: bytes(queue),
@@ -153,7 +159,7 @@ impl Connection {
 
     /// Sets when it is to be told to leave, or closed.
     pub(super) fn leave_at(&mut self, leave_ms: u64) {
-        self.leave_tick = u32::try_from(leave_ms.div_ceil(TICK_MS)).unwrap_or(u32::MAX);
+        self.leave_tick = tick_of(leave_ms);
     }
 
     /// When it is to be told to leave, or closed.
@@ -161,7 +167,22 @@ impl Connection {
         (self.is_open() && self.leave_tick > 0).then(|| u64::from(self.leave_tick) * TICK_MS)
     }
 
+    /// The newest timer fires then.
+    pub(super) fn timer_at(&mut self, timer_ms: u64) {
+        self.timer_tick = tick_of(timer_ms);
+    }
+
+    /// When the newest timer fires.
+    pub(super) fn timer_ms(&self) -> u64 {
+        u64::from(self.timer_tick) * TICK_MS
+    }
+
     pub(super) fn is_open(&self) -> bool {
         matches!(self.state, State::Open)
     }
+}
+
+/// The first tick of the timer wheel at or after `ms`: the clock has 136 years of them.
+fn tick_of(ms: u64) -> u32 {
+    u32::try_from(ms.div_ceil(TICK_MS)).unwrap_or(u32::MAX)
 }

@@ -17,7 +17,9 @@ use super::drain::Phase;
 use super::flush::text_frame;
 use super::limits::{ANSWER_BYTES_PAUSE, Limits};
 use super::memory::{ConnectionMemory, ShardMemory};
-use super::recent::{NewestEvents, RecentLog};
+use super::newest::NewestEvents;
+use super::recent::RecentLog;
+use super::resume::WaitingResumes;
 use super::subscriptions::SubscriptionIndex;
 use super::table::ConnectionTable;
 use super::timers::TimerWheel;
@@ -90,6 +92,11 @@ pub struct Shard {
     pub(super) events_seen: u64,
     /// How many events this shard holds, wherever.
     pub(super) events_alive: Rc<Cell<usize>>,
+    /// Connections that are sent what they missed.
+    pub(super) catching_up: Vec<ConnId>,
+    /// How many events wait for them.
+    pub(super) catch_up_events: Rc<Cell<usize>>,
+    pub(super) waiting_resumes: WaitingResumes,
     /// What all connections are charged.
     pub(super) charged: ShardMemory,
     pub(super) timers: TimerWheel,
@@ -119,6 +126,9 @@ impl Shard {
             stats: Stats::default(),
             events_seen: 0,
             events_alive: Rc::default(),
+            catching_up: Vec::new(),
+            catch_up_events: Rc::default(),
+            waiting_resumes: WaitingResumes::default(),
             charged: ShardMemory::default(),
             timers: TimerWheel::new(now.monotonic_ms),
             fired: Vec::new(),
@@ -181,6 +191,9 @@ impl Shard {
             self.check_deadline(id, now, wire);
         }
         self.fired = fired;
+        self.check_catch_ups();
+        self.close_slow(now);
+        self.resume_waiting(now);
         self.report();
     }
 
@@ -401,7 +414,7 @@ impl Shard {
         let now_ms = now.monotonic_ms;
         self.flush_pending(id, wire);
         let Some(connection) = self.find(id) else { return };
-        if now_ms < connection.timer_ms {
+        if now_ms < connection.timer_ms() {
             return;
         }
         if !connection.is_open() {
@@ -450,7 +463,7 @@ impl Shard {
         let deadline_ms = leave_ms.map_or(deadline_ms, |leave_ms| leave_ms.min(deadline_ms));
         let timer_ms = self.timers.insert(id, deadline_ms);
         if let Some(connection) = self.find(id) {
-            connection.timer_ms = timer_ms;
+            connection.timer_at(timer_ms);
         }
     }
 
@@ -459,6 +472,7 @@ impl Shard {
         let Some(connection) = self.find(id) else { return };
         if connection.is_open() {
             connection.state = State::Closing;
+            connection.catch_up = None;
             self.settings.census.remove(self.settings.shard);
             self.index.remove_connection(id.index);
         }

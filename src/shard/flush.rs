@@ -43,6 +43,11 @@ impl Shard {
         !self.touched.is_empty()
     }
 
+    /// Whether [`Self::flush_some`] has something to send.
+    pub fn has_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
     /// When connections that were held back may be sent to; `None` if there are none.
     pub fn next_batch_ms(&self) -> Option<u64> {
         self.batches.next_ms()
@@ -88,12 +93,16 @@ impl Shard {
     /// what it is charged.
     pub(super) fn flush(&mut self, id: ConnId, wire: &mut impl Wire) {
         self.send_waiting(id, wire);
-        if self.is_alive(id) {
-            self.settle(id.index);
+        let Some(connection) = self.find(id) else { return };
+        // The others have their turn before the next portion.
+        if connection.catch_up.is_some() && !connection.is_blocked {
+            self.touch(id.index);
         }
+        self.settle(id.index);
     }
 
     fn send_waiting(&mut self, id: ConnId, wire: &mut impl Wire) {
+        let mut has_portion = false;
         loop {
             let Some(connection) = self.connections.find(id) else { return };
             if connection.is_blocked {
@@ -107,6 +116,10 @@ impl Shard {
                     let frames = newest
                         .map(|(seq, event)| Frame::Event { seq, tail: event.tail_for(deflate) });
                     self.batch.collect(frames, 0);
+                }
+                None if !has_portion && connection.catch_up.is_some() => {
+                    has_portion = self.take_portion(id.index);
+                    continue;
                 }
                 None => return self.finish_if_due(id, wire),
             }

@@ -38,6 +38,22 @@ pub const NEWEST_BYTES_MAX: usize = 64 << 20;
 /// Commands over the rate, less those within it, after which the client is closed.
 pub const COMMAND_EXCESS_MAX: u16 = 500;
 
+/// Events of all resumes of a shard that wait to be sent, 8 bytes each.
+pub const CATCH_UP_EVENTS_MAX: usize = 4_000_000;
+
+/// Live events that may wait behind what a resume brings.
+pub const CATCH_UP_LIVE_MAX: usize = 1_024;
+
+/// Places by which the list of both grows.
+pub const CATCH_UP_GROWTH: usize = 1_024;
+
+/// How long a resume waits for a position that this instance has not reached: another one may be
+/// ahead of it, or it may be reading what the stream retains.
+pub const RESUME_WAIT_MS: u64 = 2_000;
+
+/// Bytes of the resumes of a shard that wait so.
+pub const WAITING_RESUME_BYTES_MAX: usize = 16 << 20;
+
 /// The bounds that the configuration sets.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -84,6 +100,7 @@ impl Limits {
             + ANSWER_BYTES_PAUSE
             + 2 * SUBSCRIPTION_BYTES * client.channels
             + 8 * client.replay_messages
+            + 8 * (client.resume_messages + CATCH_UP_LIVE_MAX + CATCH_UP_GROWTH)
             + STATE_BYTES
     }
 }

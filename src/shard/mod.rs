@@ -18,7 +18,10 @@
 //! outbox         what a connection could not take yet, bounded
 //! replay         the last events of one connection, by seq
 //! subscriptions  channel -> connections, exact and wildcard
-//! recent         the recent log, and the newest event of each channel
+//! recent         the recent log, and what came after a position
+//! newest         the newest event of each channel
+//! resume         a client that comes back: what it missed, cut from the log
+//! catch_up       sending that, paced, with live events behind it
 //! timers         one wheel for all deadlines
 //! rate           commands per second
 //! memory         what the shard's memory is made of
@@ -29,6 +32,7 @@ mod accounting;
 mod admission;
 mod age;
 mod batches;
+mod catch_up;
 mod census;
 mod commands;
 mod connection;
@@ -38,11 +42,13 @@ mod flush;
 mod jitter;
 mod limits;
 mod memory;
+mod newest;
 mod outbox;
 mod publish;
 mod rate;
 mod recent;
 mod replay;
+mod resume;
 mod subscriptions;
 mod table;
 mod timers;

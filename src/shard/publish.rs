@@ -12,9 +12,10 @@ use super::connection::{ConnId, State};
 use super::engine::Shard;
 use super::flush::text_frame;
 use super::limits::{DELIVERIES_PER_TURN, DROPS_IN_ROW_MAX, FRAMES_PER_SEND};
-use super::recent::{LoggedEvent, NewestEvents, RecentLog};
+use super::newest::NewestEvents;
+use super::recent::{LoggedEvent, RecentLog};
 use super::{Now, Wire};
-use crate::event::{Epoch, Event};
+use crate::event::{Base, Epoch, Event};
 use crate::feed::{Feed, SourceStatus};
 use crate::protocol::close::CloseReason;
 use crate::protocol::message::{Resync, ServerMessage, SourceState};
@@ -27,13 +28,14 @@ impl Shard {
         while let Some(item) = feed.pop_front() {
             match item {
                 Feed::Event(event) => self.publish_event(event, now, wire),
-                Feed::Epoch(epoch) => self.on_epoch(epoch, wire),
+                Feed::Epoch { epoch, base } => self.on_epoch(epoch, base, wire),
                 Feed::Source(status) => self.on_source(status, now, wire),
             }
             if self.stats.deliveries - before >= DELIVERIES_PER_TURN as u64 {
                 break;
             }
         }
+        self.resume_waiting(now);
         self.close_slow(now);
     }
 
@@ -61,6 +63,10 @@ impl Shard {
             return;
         }
         connection.last_event = self.events_seen;
+        if connection.catch_up.is_some() {
+            self.queue_behind(index, event);
+            return;
+        }
         if connection.deflate.is_some() {
             event.event().deflate(&mut self.deflater, self.settings.limits.deflate_bytes_min);
         }
@@ -123,8 +129,9 @@ impl Shard {
         }
     }
 
-    fn on_epoch(&mut self, epoch: Epoch, wire: &mut impl Wire) {
-        self.log = RecentLog::default();
+    fn on_epoch(&mut self, epoch: Epoch, base: Base, wire: &mut impl Wire) {
+        self.log = RecentLog::new(base);
+        self.abandon_catch_ups();
         self.newest = NewestEvents::default();
         if let Some(before) = self.epoch.replace(epoch.clone()) {
             let reason = if before == epoch { "history_lost" } else { "stream_recreated" };

@@ -1,8 +1,8 @@
-//! The recent log of a shard and the newest event of each channel.
+//! The recent log of a shard: the one order of everything that it delivers, and what a client that
+//! comes back is given of it.
 //!
-//! The log is the one order of everything that this shard delivers. Bounds: messages, bytes and
-//! age for the log (`WS_LOG_*`); [`NEWEST_CHANNELS_MAX`] channels and [`NEWEST_BYTES_MAX`] bytes
-//! for the newest events, of which the least recently updated is forgotten first.
+//! Bounds: messages, bytes and age (`WS_LOG_*`). Each entry names the one before it on its channel,
+//! so that what a client missed is found without reading what it did not subscribe to.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
@@ -10,9 +10,10 @@ use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::limits::{Limits, NEWEST_BYTES_MAX, NEWEST_CHANNELS_MAX};
+use super::limits::Limits;
+use super::newest::Looks;
 use crate::channel::Pattern;
-use crate::event::{Event, Position, Tail};
+use crate::event::{Base, Event, Position, StreamPos, Tail};
 use crate::heap::allocation_bytes;
 use crate::protocol::extension::Deflate;
 
@@ -61,22 +62,57 @@ impl Drop for LoggedEvent {
 struct Entry {
     event: Rc<LoggedEvent>,
     arrived_ms: u64,
+    /// The number of the entry before it on its channel; 0 if there was none.
+    before: u64,
 }
 
-/// Everything that arrived lately, in order.
+/// Where a position of a client stands in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// There, and everything after it is held: the number of the first entry after it.
+    Before(u64),
+    /// After everything that has arrived.
+    Ahead,
+    /// Before everything that is held.
+    TooOld,
+    /// The log has another message there, or none.
+    Other,
+}
+
+/// Everything that arrived lately, in order. Entries are numbered from 1 and keep their numbers.
 #[derive(Debug, Default)]
 pub struct RecentLog {
     entries: VecDeque<Entry>,
+    /// Entries that were forgotten.
+    forgotten: u64,
+    /// The number of the newest entry of each channel that has one.
+    channels: BTreeMap<Arc<str>, u64>,
     bytes: usize,
     newest: Position,
+    /// The position after which nothing is missing; `None` if it is not known.
+    base: Option<Position>,
+    /// Before this position something may be missing between two entries.
+    whole_from: StreamPos,
 }
 
 impl RecentLog {
+    /// An empty log, of whose first entries as much is known.
+    pub fn new(base: Base) -> Self {
+        let Base { after, whole_from } = base;
+        Self { base: after, newest: after.unwrap_or_default(), whole_from, ..Self::default() }
+    }
+
     /// Appends `event` and forgets what is over a bound.
     pub fn push(&mut self, event: &Rc<LoggedEvent>, now_ms: u64, limits: &Limits) {
         self.bytes += event.event().memory_bytes();
         self.newest = event.event().position();
-        self.entries.push_back(Entry { event: Rc::clone(event), arrived_ms: now_ms });
+        let number = self.forgotten + self.entries.len() as u64 + 1;
+        let channel = event.event().channel();
+        let before = match self.channels.get_mut(channel) {
+            Some(newest) => std::mem::replace(newest, number),
+            None => self.channels.insert(Arc::clone(channel), number).unwrap_or_default(),
+        };
+        self.entries.push_back(Entry { event: Rc::clone(event), arrived_ms: now_ms, before });
         while self.entries.len() > limits.log_messages || self.bytes > limits.log_bytes {
             self.forget_oldest();
         }
@@ -99,9 +135,101 @@ impl RecentLog {
         self.newest
     }
 
-    /// Heap of the log itself; the events are counted elsewhere.
+    /// Where `position` stands. Its store time has to agree, or it is the position of another
+    /// message, given out again by a broker that had lost the first.
+    pub fn place_of(&self, position: Position) -> Place {
+        if position.pos < self.whole_from {
+            return Place::TooOld;
+        }
+        if let Some(base) = self.base
+            && position.pos == base.pos
+        {
+            let is_same = position.ts_ms == base.ts_ms;
+            return if is_same { Place::Before(self.forgotten + 1) } else { Place::Other };
+        }
+        if position.pos > self.newest.pos {
+            return Place::Ahead;
+        }
+        match self.entries.binary_search_by_key(&position.pos.0, |entry| entry.event.pos()) {
+            Ok(index) if self.entries[index].event.event().position() == position => {
+                Place::Before(self.forgotten + index as u64 + 2)
+            }
+            Err(0) if self.base.is_none_or(|base| position.pos < base.pos) => Place::TooOld,
+            Ok(_) | Err(_) => Place::Other,
+        }
+    }
+
+    /// Whether an event of this position is among what was forgotten.
+    pub fn has_forgotten(&self, pos: u64) -> bool {
+        self.base.is_some_and(|base| pos <= base.pos.0)
+    }
+
+    /// Calls `each` with the events from entry `first` on that `pattern` matches, in no order,
+    /// until it returns false. Cost: for a channel its events; for a wildcard also either the
+    /// channels that share its literal prefix or all events from `first` on, whichever are fewer:
+    /// each takes one of `looks`, and when these are used up it ends.
+    pub fn for_each_from(
+        &self,
+        first: u64,
+        pattern: &Pattern,
+        looks: &mut Looks,
+        mut each: impl FnMut(&Rc<LoggedEvent>) -> bool,
+    ) {
+        if !pattern.is_wildcard() {
+            if let Some(&newest) = self.channels.get(pattern.as_str()) {
+                self.for_each_of_channel(first, newest, &mut each);
+            }
+            return;
+        }
+        let skipped = first.saturating_sub(self.forgotten + 1) as usize;
+        if self.entries.len().saturating_sub(skipped) <= self.channels.len() {
+            for entry in self.entries.iter().skip(skipped) {
+                let is_match = pattern.matches(entry.event.event().channel());
+                if !looks.take() || (is_match && !each(&entry.event)) {
+                    return;
+                }
+            }
+            return;
+        }
+        let prefix = pattern.literal_prefix();
+        let from = (Bound::Included(prefix), Bound::Unbounded);
+        for (channel, &newest) in self.channels.range::<str, _>(from) {
+            if !channel.starts_with(prefix) || !looks.take() {
+                return;
+            }
+            if newest >= first
+                && pattern.matches(channel)
+                && !self.for_each_of_channel(first, newest, &mut each)
+            {
+                return;
+            }
+        }
+    }
+
+    /// The events of a channel, newest first; false if `each` wanted no more.
+    fn for_each_of_channel(
+        &self,
+        first: u64,
+        newest: u64,
+        each: &mut impl FnMut(&Rc<LoggedEvent>) -> bool,
+    ) -> bool {
+        let mut number = newest;
+        while number >= first && number > self.forgotten {
+            let entry = &self.entries[(number - self.forgotten - 1) as usize];
+            if !each(&entry.event) {
+                return false;
+            }
+            number = entry.before;
+        }
+        true
+    }
+
+    /// Heap of the log itself; the events are counted elsewhere. A B-tree's nodes have 11 places
+    /// for a name and a number, 24 bytes in all, and are two thirds full.
     pub fn memory_bytes(&self) -> usize {
+        const CHANNEL_BYTES: usize = 24 * 3 / 2 + 2;
         allocation_bytes(self.entries.capacity() * size_of::<Entry>())
+            + self.channels.len() * CHANNEL_BYTES
     }
 
     /// Messages held.
@@ -117,129 +245,21 @@ impl RecentLog {
     }
 
     fn forget_oldest(&mut self) {
-        if let Some(oldest) = self.entries.pop_front() {
-            self.bytes -= oldest.event.event().memory_bytes();
+        let Some(oldest) = self.entries.pop_front() else { return };
+        self.forgotten += 1;
+        let event = oldest.event.event();
+        self.bytes -= event.memory_bytes();
+        self.base = Some(event.position());
+        if self.channels.get(event.channel()) == Some(&self.forgotten) {
+            self.channels.remove(event.channel());
         }
     }
-}
-
-/// How many newest events may still be looked at.
-#[derive(Debug)]
-pub struct Looks {
-    left: usize,
-    taken: usize,
-    is_exceeded: bool,
-}
-
-impl Looks {
-    /// So many, and no more.
-    pub fn new(left: usize) -> Self {
-        Self { left, taken: 0, is_exceeded: false }
-    }
-
-    /// Takes one; false if none is left.
-    fn take(&mut self) -> bool {
-        if self.left == 0 {
-            self.is_exceeded = true;
-            return false;
-        }
-        self.left -= 1;
-        self.taken += 1;
-        true
-    }
-
-    /// How many were taken.
-    pub fn taken(&self) -> usize {
-        self.taken
-    }
-
-    /// Whether one was wanted and not to be had.
-    pub fn is_exceeded(&self) -> bool {
-        self.is_exceeded
-    }
-}
-
-/// The newest event of each channel, for `snapshot`.
-#[derive(Debug, Default)]
-pub struct NewestEvents {
-    by_channel: BTreeMap<Arc<str>, Rc<LoggedEvent>>,
-    /// Updates in order; an entry is stale if its channel has been updated since.
-    order: VecDeque<Rc<LoggedEvent>>,
-    bytes: usize,
-}
-
-impl NewestEvents {
-    /// Makes `event` the newest of its channel.
-    pub fn update(&mut self, event: &Rc<LoggedEvent>) {
-        self.bytes += event.event().memory_bytes();
-        let channel = Arc::clone(event.event().channel());
-        if let Some(before) = self.by_channel.insert(channel, Rc::clone(event)) {
-            self.bytes -= before.event().memory_bytes();
-        }
-        self.order.push_back(Rc::clone(event));
-        while self.by_channel.len() > NEWEST_CHANNELS_MAX || self.bytes > NEWEST_BYTES_MAX {
-            self.forget_oldest();
-        }
-        if self.order.len() > 2 * self.by_channel.len() + 1_024 {
-            let by_channel = &self.by_channel;
-            self.order.retain(|event| is_newest(by_channel, event));
-        }
-    }
-
-    /// Calls `each` with the newest events of the channels that `pattern` matches, in order of
-    /// channel name. Cost: the channels that share the pattern's literal prefix, each of which
-    /// takes one of `looks`; when these are used up it ends.
-    pub fn for_each_match(
-        &self,
-        pattern: &Pattern,
-        looks: &mut Looks,
-        mut each: impl FnMut(&Rc<LoggedEvent>),
-    ) {
-        if !pattern.is_wildcard() {
-            if looks.take()
-                && let Some(event) = self.by_channel.get(pattern.as_str())
-            {
-                each(event);
-            }
-            return;
-        }
-        let prefix = pattern.literal_prefix();
-        let from = (Bound::Included(prefix), Bound::Unbounded);
-        for (channel, event) in self.by_channel.range::<str, _>(from) {
-            if !channel.starts_with(prefix) || !looks.take() {
-                return;
-            }
-            if pattern.matches(channel) {
-                each(event);
-            }
-        }
-    }
-
-    /// Heap of the table itself; the events are counted elsewhere. A B-tree's nodes have 11 places
-    /// for a name and a reference, 24 bytes in all, and are two thirds full.
-    pub fn memory_bytes(&self) -> usize {
-        const ENTRY_BYTES: usize = 24 * 3 / 2 + 2;
-        let order = allocation_bytes(self.order.capacity() * size_of::<Rc<LoggedEvent>>());
-        self.by_channel.len() * ENTRY_BYTES + order
-    }
-
-    fn forget_oldest(&mut self) {
-        let Some(oldest) = self.order.pop_front() else { return };
-        if is_newest(&self.by_channel, &oldest) {
-            self.by_channel.remove(oldest.event().channel());
-            self.bytes -= oldest.event().memory_bytes();
-        }
-    }
-}
-
-fn is_newest(by_channel: &BTreeMap<Arc<str>, Rc<LoggedEvent>>, event: &Rc<LoggedEvent>) -> bool {
-    by_channel.get(event.event().channel()).is_some_and(|newest| Rc::ptr_eq(newest, event))
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::event::{Incoming, StreamPos};
+    use crate::event::Incoming;
     use crate::shard::simulation::limits;
 
     pub(crate) fn logged(channel: &str, pos: u64) -> Rc<LoggedEvent> {
@@ -277,42 +297,79 @@ pub(super) mod tests {
         assert_eq!((log.len(), log.bytes(), log.newest().pos), (0, 0, StreamPos(7)));
     }
 
-    #[test]
-    fn newest_events_are_found_by_name_and_pattern() {
-        let mut newest = NewestEvents::default();
-        let names = ["t.A.x", "t.A.y", "t.B.x", "t.AB.x", "u.A.x"];
-        for pos in 1..=50 {
-            newest.update(&logged(names[pos as usize % 5], pos));
-        }
-        let look = |text: &str, looks: usize| {
-            let pattern = Pattern::parse(text, 256).unwrap();
-            let (mut found, mut looks) = (Vec::new(), Looks::new(looks));
-            newest.for_each_match(&pattern, &mut looks, |event| found.push(event.pos()));
-            (found, looks.is_exceeded())
-        };
-        let found = |text: &str| look(text, 100).0;
-        assert_eq!(found("t.A.x"), [50]);
-        assert_eq!(found("t.A.>"), [50, 46]);
-        assert_eq!(found("t.*.x"), [50, 48, 47]);
-        assert_eq!(found("nothing"), [0; 0]);
-        assert_eq!(found(">").len(), 5);
-        assert_eq!(look(">", 5), (vec![50, 46, 48, 47, 49], false));
-        assert_eq!(look(">", 2), (vec![50, 46], true));
-        assert_eq!(look("t.A.x", 0), (vec![], true));
+    fn positions(log: &RecentLog, first: u64, text: &str, looks: usize) -> (Vec<u64>, bool) {
+        let (mut found, mut looks) = (Vec::new(), Looks::new(looks));
+        let pattern = Pattern::parse(text, 256).unwrap();
+        log.for_each_from(first, &pattern, &mut looks, |event| {
+            found.push(event.pos());
+            true
+        });
+        found.sort_unstable();
+        (found, looks.is_exceeded())
     }
 
     #[test]
-    fn the_least_recently_updated_channel_is_forgotten_first() {
-        let mut newest = NewestEvents::default();
-        for pos in 0..=NEWEST_CHANNELS_MAX as u64 {
-            newest.update(&logged(&format!("c{pos}"), pos + 1));
-            newest.update(&logged("often", pos + 1));
+    fn what_came_after_a_position_is_found_by_channel_and_pattern() {
+        let limits = Limits { log_messages: 12, ..limits() };
+        let mut log = RecentLog::default();
+        for pos in 1..=20 {
+            log.push(&logged(["t.A.x", "t.B.x", "u.A.x"][pos as usize % 3], pos * 10), 0, &limits);
         }
-        assert_eq!(newest.by_channel.len(), NEWEST_CHANNELS_MAX);
-        assert!(newest.order.len() <= 2 * NEWEST_CHANNELS_MAX + 1_024);
-        let has = |name: &str| newest.by_channel.contains_key(name);
-        assert!(has("often") && !has("c0") && !has("c1") && has("c2"));
-        let bytes: usize = newest.by_channel.values().map(|e| e.event().memory_bytes()).sum();
-        assert_eq!(newest.bytes, bytes);
+        // Held are 90 to 200, numbered 9 to 20.
+        assert_eq!(log.base.unwrap().pos, StreamPos(80));
+        let found = |first, text| positions(&log, first, text, 100).0;
+        assert_eq!(found(9, "t.A.x"), [90, 120, 150, 180]);
+        assert_eq!(found(14, "t.A.x"), [150, 180]);
+        assert_eq!(found(19, "t.A.x"), [0; 0]);
+        assert_eq!(found(14, "t.*.x"), [150, 160, 180, 190], "by channel");
+        assert_eq!(found(19, "t.*.x"), [190], "by entry");
+        assert_eq!(found(19, ">"), [190, 200]);
+        assert_eq!(found(9, "v.>"), [0; 0]);
+        assert!(positions(&log, 14, "t.*.x", 1).1, "by channel");
+        assert!(positions(&log, 19, "t.*.x", 1).1, "by entry");
+        log.expire(1_000_000, &limits);
+        assert!(log.channels.is_empty() && log.entries.is_empty());
+    }
+
+    #[test]
+    fn a_position_is_found_only_if_its_message_is_the_same() {
+        let limits = Limits { log_messages: 3, ..limits() };
+        let after = Some(Position { pos: StreamPos(5), ts_ms: 5 });
+        let mut log = RecentLog::new(Base { after, ..Base::default() });
+        let place =
+            |log: &RecentLog, pos, ts_ms| log.place_of(Position { pos: StreamPos(pos), ts_ms });
+        assert_eq!(place(&log, 5, 5), Place::Before(1));
+        assert_eq!(place(&log, 5, 6), Place::Other);
+        assert_eq!(place(&log, 4, 4), Place::TooOld);
+        assert_eq!(place(&log, 6, 6), Place::Ahead);
+        for pos in [10, 20, 30, 40, 50] {
+            log.push(&logged("a", pos), 0, &limits);
+        }
+        let cases = [
+            (20, 20, Place::Before(3)),
+            (20, 21, Place::Other),
+            (30, 30, Place::Before(4)),
+            (30, 31, Place::Other),
+            (35, 35, Place::Other),
+            (50, 50, Place::Before(6)),
+            (51, 51, Place::Ahead),
+            (19, 19, Place::TooOld),
+            (10, 10, Place::TooOld),
+        ];
+        for (pos, ts_ms, expected) in cases {
+            assert_eq!(place(&log, pos, ts_ms), expected, "{pos} {ts_ms}");
+        }
+        assert!(log.has_forgotten(20) && !log.has_forgotten(30));
+        log.expire(1_000_000, &limits);
+        assert_eq!(place(&log, 50, 50), Place::Before(6), "a quiet market");
+        assert_eq!(place(&log, 40, 40), Place::TooOld);
+        let unknown = RecentLog::default();
+        assert_eq!(place(&unknown, 0, 0), Place::TooOld);
+        let mut torn = RecentLog::new(Base { after: None, whole_from: StreamPos(20) });
+        for pos in [10, 20, 30] {
+            torn.push(&logged("a", pos), 0, &limits);
+        }
+        assert_eq!(place(&torn, 10, 10), Place::TooOld);
+        assert_eq!(place(&torn, 20, 20), Place::Before(3));
     }
 }

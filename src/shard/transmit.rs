@@ -60,7 +60,7 @@ fn prefix_bytes(seq: u64) -> usize {
 }
 
 /// Bytes of one send: more than a socket takes at once.
-const SEND_BYTES_MAX: usize = 65_536;
+pub const SEND_BYTES_MAX: usize = 65_536;
 
 /// The bytes of one send, in a scratch that the shard reuses. They are copied together, which
 /// costs less than having the kernel collect them: many small pieces are dear.

@@ -35,6 +35,16 @@ impl Nats {
         self.server.kill();
     }
 
+    /// Puts a copy of the store of a killed server aside.
+    pub fn save(&self) {
+        self.server.save();
+    }
+
+    /// Puts the copy in its place: what was written since is lost.
+    pub fn load(&self) {
+        self.server.load();
+    }
+
     pub fn url(&self) -> String {
         self.server.url()
     }

@@ -122,7 +122,7 @@ fn told(item: Feed) -> Told {
             let data = value["data"].to_string();
             Told::Event(event.position().pos.0, event.channel().to_string(), data)
         }
-        Feed::Epoch(epoch) => Told::Epoch(epoch.to_string()),
+        Feed::Epoch { epoch, .. } => Told::Epoch(epoch.to_string()),
         Feed::Source(status) => Told::Status(status),
     }
 }

@@ -32,7 +32,7 @@ use super::shutdown::Shutdown;
 use super::stream::{StreamError, StreamKeeper, StreamSettings};
 use super::{IngestError, Publisher, ShardsGone};
 use crate::channel::Pattern;
-use crate::event::{Epoch, Incoming, Position, StreamPos};
+use crate::event::{Base, Epoch, Incoming, Position, StreamPos};
 use crate::feed::SourceStatus;
 
 /// Messages handled in a row before the shards are woken and the connection is looked at.
@@ -197,7 +197,8 @@ impl Reader {
         }
         let sight = consumer::sight(&info, &plan);
         let contact = self.tracker.contact(sight);
-        self.announce(contact, consumer::epoch(&info.config.name, sight)).await?;
+        let epoch = consumer::epoch(&info.config.name, sight.created_nanos);
+        self.announce(contact, epoch, sight.base()).await?;
         let request = consumer::Request {
             keeper: &self.keeper,
             stream: &info.config.name,
@@ -208,7 +209,12 @@ impl Reader {
         Ok(guard(link, shutdown, request.open(context, plan)).await??)
     }
 
-    async fn announce(&mut self, contact: Contact, epoch: Epoch) -> Result<(), ShardsGone> {
+    async fn announce(
+        &mut self,
+        contact: Contact,
+        epoch: Epoch,
+        base: Base,
+    ) -> Result<(), ShardsGone> {
         self.progress.has_seen_stream = true;
         if !self.progress.has_been_live {
             self.publisher.status(SourceStatus::Loading).await?;
@@ -226,7 +232,7 @@ impl Reader {
                 tracing::error!(%epoch, messages, "messages aged away before they were read");
             }
         }
-        self.publisher.epoch(epoch).await
+        self.publisher.epoch_with(epoch, base).await
     }
 
     /// Reads one consumer until it ends; says why it did.

@@ -39,7 +39,7 @@ async fn play(
     let clock = SimClock::start();
     let start_ms = clock.now_ms();
     let mut model = Model::new(settings, start_ms);
-    publisher.epoch(Epoch(format!("sim-{start_ms:x}").into())).await?;
+    publisher.epoch_from_start(Epoch(format!("sim-{start_ms:x}").into())).await?;
     publisher.status(SourceStatus::Live).await?;
     let mut pos = StreamPos::default();
     loop {

@@ -1,13 +1,17 @@
 //! A shard with simulated sockets, for tests.
 //!
 //! ```text
-//! world  a seeded run of many clients against a model
-//! cases  single behaviours, one test each
-//! drain  how clients leave
+//! world   a seeded run of many clients against a model
+//! client  what one of them asked for and has seen
+//! cases   single behaviours, one test each
+//! drain   those of clients that leave
+//! resume  those of clients that come back
 //! ```
 
 mod cases;
+mod client;
 mod drain;
+mod resume;
 mod world;
 
 use std::collections::{BTreeSet, HashMap};
@@ -34,6 +38,7 @@ pub(super) fn limits() -> Limits {
             queue_messages: 256,
             queue_bytes: 262_144,
             batch_ms: 0,
+            resume_messages: 6_000,
         },
         connection_budget_bytes: 716_800,
         connections_max: 1_000,

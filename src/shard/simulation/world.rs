@@ -7,37 +7,18 @@ use std::sync::Arc;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::client::Client;
 use super::{REQUEST, Sockets, client_frame, limits, shard};
 use crate::channel::Pattern;
-use crate::event::{Epoch, Event, Incoming, Position, StreamPos};
+use crate::event::{Base, Epoch, Event, Incoming, Position, StreamPos};
 use crate::feed::{Feed, SourceStatus};
 use crate::protocol::command::BATCH_MS_MAX;
-use crate::protocol::inflate::{InflateLimits, Inflater};
 use crate::protocol::message::ClientLimits;
 use crate::shard::engine::Shard;
 use crate::shard::limits::Limits;
 use crate::shard::{ConnId, Now};
-
-/// One client: what it asked for and what it must see.
-#[derive(Debug)]
-pub(super) struct Client {
-    pub id: ConnId,
-    bytes: Vec<u8>,
-    pub frames: Vec<(u8, Vec<u8>)>,
-    patterns: BTreeSet<String>,
-    /// Positions that must come, by the `seq` that they must have.
-    expected: BTreeMap<u64, u64>,
-    next_seq: u64,
-    checked: usize,
-    seen: BTreeMap<u64, u64>,
-    replaying: u64,
-    /// Compressed frames that came.
-    pub compressed: usize,
-    /// The window that it offered, in bytes; 0 without compression.
-    window: usize,
-}
 
 pub(super) struct World {
     pub rng: SmallRng,
@@ -47,6 +28,8 @@ pub(super) struct World {
     pos: u64,
     previous: HashMap<String, u64>,
     newest: BTreeMap<String, u64>,
+    history: Vec<(u64, String)>,
+    pub resumed: usize,
     pub clients: Vec<Client>,
     closed_slow: usize,
 }
@@ -62,10 +45,14 @@ impl World {
             pos: 0,
             previous: HashMap::new(),
             newest: BTreeMap::new(),
+            history: Vec::new(),
+            resumed: 0,
             clients: Vec::new(),
             closed_slow: 0,
         };
-        world.feed([Feed::Epoch(Epoch("e".into())), Feed::Source(SourceStatus::Live)].into());
+        let base = Base { after: Some(Position::default()), ..Base::default() };
+        let epoch = Feed::Epoch { epoch: Epoch("e".into()), base };
+        world.feed([epoch, Feed::Source(SourceStatus::Live)].into());
         world
     }
 
@@ -99,6 +86,8 @@ impl World {
             next_seq: 1,
             checked: 0,
             seen: BTreeMap::new(),
+            position: 0,
+            recovers: None,
             replaying: 0,
             compressed: 0,
             window,
@@ -200,6 +189,41 @@ impl World {
         self.send(client, &format!(r#"{{"type":"unsubscribe","channels":["{text}"]}}"#));
     }
 
+    /// A client loses its connection and comes back.
+    fn resume(&mut self, client: usize) {
+        let left = self.clients.swap_remove(client);
+        self.shard.lost(left.id);
+        self.wire.sent.remove(&left.id);
+        self.connect();
+        let index = self.clients.len() - 1;
+        let state = &mut self.clients[index];
+        state.patterns = left.patterns;
+        let forgotten = &self.history[..self.history.len() - self.shard.log.len()];
+        let recovers = forgotten.last().is_none_or(|(pos, _)| *pos <= left.position);
+        state.recovers = Some(recovers);
+        state.position = left.position;
+        if recovers {
+            for (pos, channel) in &self.history {
+                if *pos > left.position && Self::matches(state, channel) {
+                    state.expected.insert(state.next_seq, *pos);
+                    state.next_seq += 1;
+                }
+            }
+            self.resumed += 1;
+        }
+        let channels: Vec<&String> = state.patterns.iter().collect();
+        let resume = json!({"epoch": "e", "pos": left.position, "ts": left.position});
+        let command = json!({"type": "subscribe", "channels": channels, "resume": resume});
+        self.send(index, &command.to_string());
+    }
+
+    /// Whether a client is sent what it missed: the model does not say then which `seq` the
+    /// events get that a command asks for.
+    fn is_catching_up(&self, client: usize) -> bool {
+        let connection = self.shard.connections.get(self.clients[client].id);
+        connection.is_some_and(|connection| connection.catch_up.is_some())
+    }
+
     fn replay(&mut self, client: usize) {
         let state = &mut self.clients[client];
         let last = state.next_seq - 1;
@@ -226,6 +250,7 @@ impl World {
             let event = Event::new(&incoming, channel.as_str().into(), StreamPos(prev));
             feed.push_back(Feed::Event(Arc::new(event)));
             self.newest.insert(channel.clone(), self.pos);
+            self.history.push((self.pos, channel.clone()));
             for client in &mut self.clients {
                 if Self::matches(client, &channel) {
                     client.expected.insert(client.next_seq, self.pos);
@@ -296,8 +321,12 @@ impl World {
                     continue;
                 }
                 let message: Value = serde_json::from_slice(payload).unwrap();
+                if let Some(recovered) = message.get("recovered") {
+                    assert_eq!(recovered.as_bool(), client.recovers, "{message}");
+                }
                 let Some(seq) = message.get("seq").and_then(Value::as_u64) else { continue };
                 let pos = message["pos"].as_u64().unwrap();
+                client.position = client.position.max(pos);
                 assert_eq!(client.expected.get(&seq), Some(&pos), "seq {seq}");
                 match client.seen.insert(seq, pos) {
                     None => {}
@@ -343,6 +372,7 @@ impl World {
         }
         let client = self.rng.random_range(0..self.clients.len());
         match self.rng.random_range(0..20) {
+            0..9 if self.is_catching_up(client) => self.publish(),
             0..6 => self.subscribe(client),
             6..8 => self.unsubscribe(client),
             8 => self.replay(client),
@@ -358,6 +388,7 @@ impl World {
                 let id = self.clients[client].id;
                 self.wire.broken.insert((id.index, id.generation));
             }
+            12 if !self.clients[client].patterns.is_empty() => self.resume(client),
             _ => self.publish(),
         }
         let generous = self.rng.random_bool(0.3);
@@ -384,44 +415,10 @@ impl World {
     }
 }
 
-impl Client {
-    fn take_frames(&mut self) {
-        if self.bytes.starts_with(b"HTTP") {
-            let Some(end) = self.bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
-                return;
-            };
-            self.bytes.drain(..end + 4);
-        }
-        loop {
-            let (header, length) = match self.bytes[..] {
-                [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
-                [_, length, ..] if length < 126 => (2, usize::from(length)),
-                [_, 127..=255, ..] => panic!("no frame is that long"),
-                _ => return,
-            };
-            if self.bytes.len() < header + length {
-                return;
-            }
-            let first = self.bytes[0];
-            let mut payload = self.bytes[header..header + length].to_vec();
-            if self.window > 0 && first == 0xC1 {
-                let limits = InflateLimits { output_bytes_max: 65_536, ratio_max: 1_032 };
-                payload = Inflater::default().inflate(&payload, limits).unwrap().to_vec();
-                // All but what stands before the tail is within the window that was offered.
-                assert!(payload.len() < self.window + 30);
-                self.compressed += 1;
-            } else {
-                assert_eq!(first & 0xF0, 0x80, "unfragmented, no reserved bits");
-            }
-            self.frames.push((first & 0x0F, payload));
-            self.bytes.drain(..header + length);
-        }
-    }
-}
-
 #[test]
 fn many_clients_see_what_the_model_says() {
     let (mut slow, mut dropped, mut delivered, mut compressed) = (0, 0, 0, 0);
+    let (mut resumed, mut missed) = (0, 0);
     for seed in 0..150 {
         let result = std::panic::catch_unwind(|| {
             let mut world = World::new(seed);
@@ -430,16 +427,19 @@ fn many_clients_see_what_the_model_says() {
             }
             world.settle();
             let compressed: usize = world.clients.iter().map(|client| client.compressed).sum();
-            (world.closed_slow, world.shard.stats(), compressed)
+            (world.closed_slow, world.shard.stats(), compressed, world.resumed)
         });
-        let (closed, stats, inflated) =
+        let (closed, stats, inflated, back) =
             result.unwrap_or_else(|_| panic!("the simulation failed, seed {seed}"));
         slow += closed;
         compressed += inflated;
+        resumed += back;
+        missed += stats.resumed_messages;
         dropped += stats.dropped;
         delivered += stats.deliveries;
     }
     // A simulation in which nothing happens proves nothing.
     let counts = format!("{slow} {dropped} {delivered} {compressed}");
     assert!(slow > 10 && dropped > 100 && delivered > 10_000 && compressed > 1_000, "{counts}");
+    assert!(resumed > 500 && missed > 5_000, "{resumed} {missed}");
 }
