@@ -335,9 +335,9 @@ fn two_instances_restarted_one_after_the_other_lose_nothing_for_anybody() {
         let publisher = scope.spawn(|| publish_until(&is_over, &url));
         // Two of three begin where the first restart is.
         let follower = |number: usize| {
-            let resumes = number % 2 == 0;
+            let resumes = number.is_multiple_of(2);
             let manner = if resumes { Manner::Resumes } else { Manner::Overlaps { after: number } };
-            Follower::start(addrs, usize::from(number % 3 == 0), manner)
+            Follower::start(addrs, usize::from(number.is_multiple_of(3)), manner)
         };
         let followers: Vec<Follower> = (0..9).map(follower).collect();
         let following: Vec<_> =
@@ -364,7 +364,7 @@ fn two_instances_restarted_one_after_the_other_lose_nothing_for_anybody() {
             due.len()
         );
         // All are on the second instance when it goes.
-        let moves = if number % 3 == 0 { 1 } else { 2 };
+        let moves = if number.is_multiple_of(3) { 1 } else { 2 };
         assert_eq!((follower.moves, follower.at), (moves, 0), "client {number}");
     }
 }

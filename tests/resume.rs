@@ -5,7 +5,11 @@
 
 mod support;
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
 use serde_json::{Value, json};
+use support::server::{command, wait};
 use support::{Client, Nats, Server};
 
 const CHANNEL: &str = "odin.token.BTC.trade";
@@ -337,4 +341,29 @@ fn the_core_source_resumes_on_the_same_instance_only() {
     while client.next_answer()["type"] != "source_live" {}
     let mut after = Client::connect(&server);
     assert_refused(&resume(&mut after, &[CHANNEL], &point), "epoch_changed");
+}
+
+#[test]
+fn tail_goes_on_where_it_was() {
+    let nats = Nats::start();
+    let server = serve(&nats);
+    let (addr, url) = (server.addr.to_string(), format!("ws://{}/ws", server.addr));
+    let mut tail = command(&["tail", CHANNEL, "--url", &url, "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(tail.stderr.take().unwrap()).lines();
+    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&lines.next().unwrap().unwrap()).unwrap();
+    while !said.next().unwrap().unwrap().starts_with("subscribed") {}
+    nats.publish_numbers(CHANNEL, 0..3);
+    assert_eq!(numbers(&[next(), next(), next()]), [0, 1, 2]);
+    server.signal("KILL");
+    nats.publish_numbers(CHANNEL, 3..6);
+    let _again = Server::start(&["serve", "--addr", &addr, "--nats-url", &nats.url()]);
+    assert_eq!(numbers(&[next(), next(), next()]), [3, 4, 5]);
+    while !said.next().unwrap().unwrap().contains("3 missed events follow") {}
+    tail.kill().unwrap();
+    wait(&mut tail);
 }

@@ -31,6 +31,18 @@ pub(super) fn rejection(rejection: &Value) -> String {
     )
 }
 
+/// How going on after a lost connection went.
+pub(super) fn resume(resume: &Value) -> String {
+    match resume.get("messages") {
+        Some(count) => format!("went on where it was: {count} missed events follow"),
+        None => format!(
+            "cannot go on where it was: {} ({})",
+            plain(resume.get("message")),
+            plain(resume.get("reason"))
+        ),
+    }
+}
+
 /// A string without its quotes; anything else as JSON.
 pub(super) fn plain(value: Option<&Value>) -> String {
     match value {

@@ -1,11 +1,12 @@
 //! `odin-ws tail`: a client for the command line, which is how people try the server.
 //!
 //! It subscribes, prints what arrives, says on standard error what is not an event, and comes
-//! back when the connection is lost. Bounds: [`backoff::DELAY_MAX`] between attempts,
+//! back where it was when the connection is lost. Bounds: [`backoff::DELAY_MAX`] between attempts,
 //! [`SILENCE_MAX`] without a sign of life.
 
 mod backoff;
 mod line;
+mod place;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tungstenite::http::Uri;
 use tungstenite::{Error, Message, WebSocket, client};
+
+use self::place::Place;
 
 /// A sign of life is asked for after so long without a message.
 const HEARTBEAT_AFTER: Duration = Duration::from_secs(10);
@@ -101,7 +104,8 @@ pub enum TailError {
 /// [`TailError`]; a lost connection only if reconnecting was not wanted.
 pub fn run(settings: &TailSettings) -> Result<TailSummary, TailError> {
     let address = Address::parse(&settings.url)?;
-    let mut tail = Tail { settings, address, summary: TailSummary::default() };
+    let (summary, place) = (TailSummary::default(), Place::default());
+    let mut tail = Tail { settings, address, summary, place };
     let mut attempts = 0;
     loop {
         let ended = tail.session(&mut attempts);
@@ -186,6 +190,7 @@ struct Tail<'a> {
     settings: &'a TailSettings,
     address: Address,
     summary: TailSummary,
+    place: Place,
 }
 
 impl Tail<'_> {
@@ -195,11 +200,15 @@ impl Tail<'_> {
         let mut socket = self.address.connect().map_err(|cause| lost(cause, was_open))?;
         was_open = true;
         self.summary.connections += 1;
-        let subscribe = json!({
+        let mut subscribe = json!({
             "type": "subscribe",
             "channels": self.settings.patterns,
             "snapshot": self.settings.wants_snapshot,
         });
+        let resume = self.place.resume();
+        if !resume.is_null() {
+            subscribe["resume"] = resume;
+        }
         send(&mut socket, &subscribe).map_err(|error| lost(error.to_string(), was_open))?;
         let mut last_seq = 0;
         let mut heard = Instant::now();
@@ -239,6 +248,7 @@ impl Tail<'_> {
             eprintln!("not a message: {text}");
             return Ok(false);
         };
+        self.place.on_message(&message);
         let Some(seq) = message.get("seq").and_then(Value::as_u64) else {
             return self.on_control(text, &message).map(|()| false);
         };
@@ -275,6 +285,9 @@ impl Tail<'_> {
                     return Err(Ended::AllRejected);
                 }
                 eprintln!("subscribed to {}", taken.join(" "));
+                if let Some(resume) = message.get("resume") {
+                    eprintln!("{}", line::resume(resume));
+                }
             }
             Some("welcome") => {
                 eprintln!("connected to {}", line::plain(message.get("instance")));
