@@ -60,6 +60,7 @@ fn shard() -> Shard {
         handshake_timeout_ms: 10_000,
         heartbeat_interval_ms: 25_000,
         idle_timeout_ms: 60_000,
+        connection_age_ms: 0,
         close_timeout_ms: 5_000,
         log_messages: 100_000,
         log_bytes: 52_428_800,

@@ -15,7 +15,7 @@ use glommio::ExecutorJoinHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::channel::Pattern;
-use crate::config::ServerConfig;
+use crate::config::{DrainConfig, ServerConfig};
 use crate::control::admin::{Admin, AdminError, AdminState};
 use crate::control::machine::{self, UringError};
 use crate::control::signals::EndSignals;
@@ -26,6 +26,12 @@ use crate::shard::{Census, Mode, ShardSettings};
 
 /// How long shards have to end after they were told to; their own grace is shorter.
 const SHUT_DOWN_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether all clients have left.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+/// Commands that wait for a shard: each is given once at most.
+const COMMANDS: usize = 3;
 
 /// Why the server could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +79,7 @@ pub fn serve(
         if let Some(admin) = admin {
             admin.spawn(AdminState { census, connection_budget_bytes })?;
         }
-        run(shards, Some((source, senders))).await
+        run(shards, config.drain, Some((source, senders))).await
     })
 }
 
@@ -84,7 +90,7 @@ pub fn serve(
 pub fn echo(config: &ServerConfig) -> Result<(), RuntimeError> {
     let shards = Shards::start(config, &Mode::Echo, Vec::new())?;
     tracing::info!(addr = %shards.addr, shards = config.shards, "listening");
-    block_on(run(shards, None))
+    block_on(run(shards, config.drain, None))
 }
 
 fn block_on(server: impl Future<Output = Result<(), RuntimeError>>) -> Result<(), RuntimeError> {
@@ -127,7 +133,7 @@ impl Shards {
         let (threads, commands) = (Vec::new(), Vec::new());
         let mut shards = Self { addr, census: Arc::clone(&census), threads, commands, ended };
         for (shard, listener) in listeners.into_iter().enumerate() {
-            let (sender, commands) = mpsc::channel(1);
+            let (sender, commands) = mpsc::channel(COMMANDS);
             let settings = WorkerSettings {
                 shard: ShardSettings {
                     shard,
@@ -161,6 +167,31 @@ impl Shards {
         }
     }
 
+    /// Has all clients leave: `/ready` fails, then the listeners close and everybody is told.
+    /// Returns when all have left, or at the deadline.
+    async fn drain(&self, config: DrainConfig) {
+        if config.deadline.is_zero() {
+            return;
+        }
+        let open = self.census.total();
+        tracing::info!(connections = open, seconds = config.deadline.as_secs(), "draining");
+        if !config.ready_delay.is_zero() {
+            self.tell(ShardCommand::Retire);
+            tokio::time::sleep(config.ready_delay).await;
+        }
+        let window = config.deadline.saturating_sub(config.ready_delay);
+        self.tell(ShardCommand::Drain(window));
+        let all_left = async {
+            while self.census.sockets() > 0 {
+                tokio::time::sleep(DRAIN_POLL).await;
+            }
+        };
+        if tokio::time::timeout(window, all_left).await.is_err() {
+            let left = self.census.sockets();
+            tracing::warn!(left, "not all clients have left in time, closing the rest");
+        }
+    }
+
     /// Waits until every shard has ended, or the deadline.
     async fn end(mut self) -> Result<(), RuntimeError> {
         let mut running = self.threads.len();
@@ -182,6 +213,7 @@ impl Shards {
 
 async fn run(
     mut shards: Shards,
+    drain: DrainConfig,
     source: Option<(Source, Vec<FeedSender>)>,
 ) -> Result<(), RuntimeError> {
     let mut signals = EndSignals::new()?;
@@ -190,21 +222,25 @@ async fn run(
         Some((source, senders)) => Some(spawn_ingest(source, senders, stopped)?),
         None => None,
     };
-    let outcome = tokio::select! {
+    let (outcome, drain) = tokio::select! {
         biased;
         (name, _) = signals.next() => {
             tracing::info!(signal = name, "shutting down");
-            Ok(())
+            (Ok(()), drain)
         }
         // A shard that ends takes the source with it.
-        _ = shards.ended.recv() => Err(RuntimeError::ShardEnded),
-        Err(error) = source_end(ingest) => Err(error),
+        _ = shards.ended.recv() => (Err(RuntimeError::ShardEnded), DrainConfig::AT_ONCE),
+        Err(error) = source_end(ingest) => (Err(error), DrainConfig::AT_ONCE),
     };
-    // The source may have ended already.
-    stop.send(true).unwrap_or_default();
-    shards.tell(ShardCommand::ShutDown);
+    let ending = async {
+        shards.drain(drain).await;
+        // The source, which clients have needed until here, may have ended already.
+        stop.send(true).unwrap_or_default();
+        shards.tell(ShardCommand::ShutDown);
+        shards.end().await
+    };
     tokio::select! {
-        ended = shards.end() => outcome.and(ended),
+        ended = ending => outcome.and(ended),
         (name, code) = signals.next() => {
             tracing::warn!(signal = name, "ending at once");
             std::process::exit(code)

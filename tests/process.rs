@@ -14,9 +14,9 @@ use support::server::{command, run, wait};
 use support::{Client, Server};
 
 #[test]
-fn signals_close_clients_with_1001_and_end_with_0() {
+fn without_a_drain_signals_close_clients_with_1001_and_end_with_0() {
     for signal in ["TERM", "INT"] {
-        let mut server = Server::serve(&["--source", "sim"]);
+        let mut server = Server::serve(&["--source", "sim", "--drain-seconds", "0"]);
         let mut clients = [Client::connect(&server), Client::connect(&server)];
         let unfinished = server.connect();
         server.signal(signal);
@@ -33,7 +33,7 @@ fn signals_close_clients_with_1001_and_end_with_0() {
 
 #[test]
 fn a_client_that_does_not_answer_does_not_keep_the_server() {
-    let mut server = Server::serve(&["--source", "sim"]);
+    let mut server = Server::serve(&["--source", "sim", "--drain-seconds", "1"]);
     let client = Client::connect(&server);
     server.signal("TERM");
     assert_eq!(server.wait_exit().code(), Some(0));
@@ -236,7 +236,8 @@ fn tail_says_what_is_wrong() {
 
 #[test]
 fn tail_comes_back_when_the_server_does() {
-    let mut server = Server::serve(&["--source", "sim", "--sim-rate", "50"]);
+    let arguments = ["--source", "sim", "--sim-rate", "50", "--drain-seconds", "1"];
+    let mut server = Server::serve(&arguments);
     let addr = server.addr.to_string();
     let url = format!("ws://{addr}/ws");
     let mut tail = command(&["tail", "odin.token.>", "--url", &url, "--json"])

@@ -4,11 +4,13 @@
 //! settings  the table of all settings
 //! cli       the command line, made from the table
 //! values    texts with their origin -> types
+//! drain     how the server ends, and how long connections live
 //! source    what the source and the simulator need
 //! secret    a text that is never shown
 //! ```
 
 pub mod cli;
+mod drain;
 mod secret;
 pub mod settings;
 mod source;
@@ -23,6 +25,7 @@ use crate::protocol::command::BATCH_MS_MAX;
 use crate::protocol::extension::Compression;
 use crate::protocol::message::ClientLimits;
 use crate::shard::Limits;
+pub use drain::DrainConfig;
 pub use secret::Secret;
 use settings::SETTINGS;
 pub use source::{simulate_settings, source};
@@ -69,6 +72,8 @@ pub struct ServerConfig {
     pub sockets_max: u64,
     /// Where the admin port is, if anywhere.
     pub admin_addr: Option<SocketAddr>,
+    /// How the clients leave at the end.
+    pub drain: DrainConfig,
 }
 
 /// What the machine offers, found out before the configuration is validated.
@@ -126,6 +131,7 @@ pub fn server_config(values: &mut Values, machine: &Machine, kind: ServerKind) -
         handshake_timeout_ms: 1_000 * values.number("WS_HANDSHAKE_TIMEOUT_SECONDS", 1, 3_600),
         heartbeat_interval_ms: 1_000 * values.number("WS_HEARTBEAT_SECONDS", 1, 86_400),
         idle_timeout_ms: 1_000 * values.number("WS_IDLE_TIMEOUT_SECONDS", 2, 86_400),
+        connection_age_ms: drain::connection_age_ms(values, kind),
         close_timeout_ms: CLOSE_TIMEOUT_MS,
         log_messages: values.number("WS_LOG_MESSAGES", 1, 10_000_000) as usize,
         log_bytes: values.number("WS_LOG_BYTES", 1_024, 1 << 36) as usize,
@@ -140,7 +146,8 @@ pub fn server_config(values: &mut Values, machine: &Machine, kind: ServerKind) -
         ServerKind::Serve => admin_addr(values),
         ServerKind::Echo => None,
     };
-    ServerConfig { instance, shards, listen, limits, sockets_max, admin_addr }
+    let drain = drain::drain(values, kind);
+    ServerConfig { instance, shards, listen, limits, sockets_max, admin_addr, drain }
 }
 
 fn admin_addr(values: &mut Values) -> Option<SocketAddr> {

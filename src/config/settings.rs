@@ -123,6 +123,28 @@ pub const SETTINGS: &[Setting] = &[
         "silence after which a connection is closed",
     ),
     setting(
+        "WS_DRAIN_SECONDS",
+        "drain-seconds",
+        "10",
+        Serve,
+        "from SIGTERM to the close of the last client, each told to connect again at a moment of \
+         its own; 0 closes all at once",
+    ),
+    setting(
+        "WS_DRAIN_READY_DELAY_SECONDS",
+        "drain-ready-delay-seconds",
+        "0",
+        Serve,
+        "how much of it passes, with /ready failing, before the listener closes",
+    ),
+    setting(
+        "WS_MAX_CONNECTION_AGE",
+        "max-connection-age",
+        "0",
+        Serve,
+        "age, give or take a fifth, at which a client is asked to connect again: 30m, 2h; 0: none",
+    ),
+    setting(
         "WS_MAX_MESSAGE_BYTES",
         "max-message-bytes",
         "65536",

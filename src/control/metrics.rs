@@ -12,7 +12,7 @@ use crate::shard::{ShardReport, Stats};
 /// A counter of a shard: its name, help and where it is in the report.
 type Counter = (&'static str, &'static str, fn(&Stats) -> u64);
 
-const COUNTERS: [Counter; 11] = [
+const COUNTERS: [Counter; 13] = [
     ("ws_connections_accepted_total", "Sockets accepted", |stats| stats.accepted),
     ("ws_connections_upgraded_total", "Connections upgraded", |stats| stats.upgraded),
     ("ws_connections_refused_total", "Requests refused before the upgrade", |stats| stats.refused),
@@ -29,6 +29,12 @@ const COUNTERS: [Counter; 11] = [
     }),
     ("ws_over_budget_disconnects_total", "Clients closed over their memory budget", |stats| {
         stats.budget_closed
+    }),
+    ("ws_drain_disconnects_total", "Clients closed before the server ends", |stats| {
+        stats.drain_closed
+    }),
+    ("ws_age_disconnects_total", "Clients closed because their connection was old", |stats| {
+        stats.age_closed
     }),
 ];
 
@@ -58,6 +64,12 @@ pub fn render(state: &AdminState) -> prometheus::Result<String> {
         "ws_subscriptions_current",
         "Subscriptions of all connections",
         reports.iter().map(|report| report.subscriptions),
+    )?;
+    per_shard(
+        &registry,
+        "ws_draining",
+        "1 while the server is about to end",
+        reports.iter().map(|report| usize::from(report.is_draining)),
     )?;
     resumes(&registry, &reports)?;
     memory(&registry, state, &reports)?;

@@ -233,6 +233,9 @@ impl Sockets {
 
     /// Listens no more: the kernel refuses who comes, and resets whom nobody has accepted.
     pub(super) fn stop_listening(&mut self) {
+        if self.listener.is_none() {
+            return;
+        }
         if let Err(error) = self.ring.forget(LISTENER, false) {
             tracing::error!(%error, "cannot cancel the poll of the listening socket");
         }

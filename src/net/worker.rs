@@ -22,7 +22,7 @@ use tokio::sync::mpsc::Receiver;
 use super::ring::Signal;
 use super::sockets::{Event, Sockets};
 use crate::feed::{FEED_CAPACITY, Feed, FeedReceiver};
-use crate::shard::{ConnId, Now, Shard, ShardSettings, Stats};
+use crate::shard::{ConnId, DRAIN_STEP_MS, Now, Shard, ShardSettings, Stats};
 
 /// Items taken from the feed at a time.
 const FEED_BATCH: usize = 64;
@@ -55,6 +55,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often deadlines are looked at: the resolution of the shard's timer wheel.
 const TICK: Duration = Duration::from_secs(1);
 
+/// How often a shard that drains looks who is to leave.
+const DRAIN_STEP: Duration = Duration::from_millis(DRAIN_STEP_MS);
+
 /// A timer that is due as soon as the executor looks at its timers; less could be due already.
 const TURN: Duration = Duration::from_micros(1);
 
@@ -67,7 +70,11 @@ const SHUT_DOWN_POLL: Duration = Duration::from_millis(20);
 /// What the control thread asks of a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShardCommand {
-    /// Stop listening, close every connection with 1001, end.
+    /// Have `/ready` fail, and serve as before.
+    Retire,
+    /// Stop listening, and have the clients leave within this time.
+    Drain(Duration),
+    /// Stop listening, close what is left with 1001, end.
     ShutDown,
 }
 
@@ -120,8 +127,7 @@ pub async fn run(settings: WorkerSettings) -> io::Result<Stats> {
     let serving = spawn_local(serve(Rc::clone(&worker), signal));
     let feeding = feed.map(|feed| spawn_local(consume(Rc::clone(&worker), feed)));
     let ticking = spawn_local(tick(Rc::clone(&worker)));
-    // The queue closes only if the control thread is gone, which ends the shard all the same.
-    let _command = commands.recv().await;
+    obey(&worker, &mut commands).await;
     worker.shut_down().await;
     ticking.cancel().await;
     serving.cancel().await;
@@ -131,6 +137,36 @@ pub async fn run(settings: WorkerSettings) -> io::Result<Stats> {
     let stats = worker.shard.borrow().stats();
     tracing::info!(shard = number, ?stats, "shard ended");
     Ok(stats)
+}
+
+/// Does what the control thread asks for, until that is to end.
+async fn obey(worker: &Rc<Worker>, commands: &mut Receiver<ShardCommand>) {
+    let mut draining = None;
+    // The queue closes only if the control thread is gone, which ends the shard all the same.
+    while let Some(command) = commands.recv().await {
+        match command {
+            ShardCommand::Retire => worker.shard.borrow_mut().retire(),
+            ShardCommand::Drain(window) => {
+                draining = Some(spawn_local(drain(Rc::clone(worker), window)));
+            }
+            ShardCommand::ShutDown => break,
+        }
+    }
+    if let Some(draining) = draining {
+        draining.cancel().await;
+    }
+}
+
+/// Listens no more and has the clients leave one after the other.
+async fn drain(worker: Rc<Worker>, window: Duration) {
+    worker.begin_drain(window);
+    loop {
+        if worker.drain() {
+            turn().await;
+        } else {
+            glommio::timer::sleep(DRAIN_STEP).await;
+        }
+    }
 }
 
 /// Lets the executor look at its rings and timers before the caller goes on.
@@ -339,6 +375,18 @@ impl Worker {
         if shard.wants_read(id) {
             sockets.resume(id);
         }
+    }
+
+    fn begin_drain(&self, window: Duration) {
+        let mut sockets = self.sockets.borrow_mut();
+        sockets.stop_listening();
+        let window_ms = window.as_millis() as u64;
+        self.shard.borrow_mut().begin_drain(window_ms, self.now(), &mut *sockets);
+    }
+
+    /// One step of the drain; whether the next is to follow at once.
+    fn drain(&self) -> bool {
+        self.shard.borrow_mut().drain(self.now(), &mut *self.sockets.borrow_mut())
     }
 
     /// Listens no more, closes every connection, and waits until they are closed.

@@ -9,6 +9,10 @@ use super::decoder::WireError;
 pub enum CloseReason {
     /// The server is shutting down.
     ShuttingDown,
+    /// The server goes and comes again: its clients leave one after the other.
+    Restarting,
+    /// The connection has reached the longest life that one may have.
+    Aged,
     /// Nothing came from the client within the idle timeout.
     Idle,
     /// A message was not complete within the idle timeout.
@@ -37,6 +41,8 @@ impl CloseReason {
             Self::Wire(WireError::Protocol(_)) => 1002,
             Self::Wire(WireError::InvalidUtf8) => 1007,
             Self::Wire(WireError::TooLarge { .. } | WireError::RatioExceeded { .. }) => 1009,
+            // Service restart, of the registry that section 11.7 began.
+            Self::Restarting | Self::Aged => 1012,
         }
     }
 
@@ -44,6 +50,8 @@ impl CloseReason {
     pub fn text(self) -> &'static str {
         match self {
             Self::ShuttingDown => "server is shutting down",
+            Self::Restarting => "server is restarting, connect again",
+            Self::Aged => "connection is old, connect again",
             Self::Idle => "idle timeout",
             Self::UnfinishedMessage => "message not complete in time",
             Self::BinaryCommand => "commands are text messages",

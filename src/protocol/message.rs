@@ -78,6 +78,9 @@ pub enum ServerMessage<'a> {
     /// The source is there again.
     #[serde(rename = "source_live")]
     SourceLive(SourceState<'a>),
+    /// The client is to connect again.
+    #[serde(rename = "server_draining")]
+    ServerDraining(ServerDraining),
 }
 
 impl ServerMessage<'_> {
@@ -334,6 +337,13 @@ pub struct SourceState<'a> {
     pub pos: u64,
     pub ts: u64,
     pub server_time: u64,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
+pub struct ServerDraining {
+    pub reconnect_after_ms: u64,
+    pub deadline_ms: u64,
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 use super::census::ShardReport;
 use super::connection::ConnId;
+use super::drain::Phase;
 use super::engine::Shard;
 use super::memory::ShardMemory;
 use super::recent::LoggedEvent;
@@ -30,6 +31,7 @@ impl Shard {
             connections: self.connections.memory_bytes()
                 + self.timers.memory_bytes()
                 + self.batches.memory_bytes()
+                + self.phase.memory_bytes()
                 + allocation_bytes(self.touched.capacity() * size_of::<u32>())
                 + allocation_bytes(self.matched.capacity() * size_of::<u32>()),
             subscriptions: self.index.memory_bytes(),
@@ -93,6 +95,7 @@ impl Shard {
             memory: self.memory(),
             connections: self.connections.len(),
             subscriptions: self.index.total(),
+            is_draining: !matches!(self.phase, Phase::Serving),
         };
         self.settings.census.report(self.settings.shard, report);
     }

@@ -1,6 +1,7 @@
 //! The first bytes of a connection: the request head, and what it is answered with.
 
 use super::connection::{ConnId, State};
+use super::drain::Phase;
 use super::engine::{Mode, Shard};
 use super::flush::text_frame;
 use super::{Now, Wire};
@@ -101,10 +102,12 @@ impl Shard {
     }
 
     fn readiness(&self) -> Vec<u8> {
-        let is_ready = self.source == SourceStatus::Live;
+        let is_serving = matches!(self.phase, Phase::Serving);
+        let is_ready = is_serving && self.source == SourceStatus::Live;
         let status = if is_ready { "200 OK" } else { "503 Service Unavailable" };
+        let draining = if is_serving { "" } else { "\"draining\":true," };
         let source = self.source.as_str();
-        let body = format!("{{\"ready\":{is_ready},\"source\":\"{source}\"}}");
+        let body = format!("{{\"ready\":{is_ready},{draining}\"source\":\"{source}\"}}");
         json_response(status, "", &body)
     }
 

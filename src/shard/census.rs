@@ -29,6 +29,10 @@ pub struct Stats {
     pub slow_closed: u64,
     /// Clients closed because they were over their memory budget.
     pub budget_closed: u64,
+    /// Clients that a drain closed with 1012.
+    pub drain_closed: u64,
+    /// Clients closed because their connection was old.
+    pub age_closed: u64,
     /// Resumes that brought everything.
     pub resumed: u64,
     /// The messages that they brought.
@@ -52,6 +56,8 @@ pub struct ShardReport {
     pub connections: usize,
     /// Subscriptions of all connections.
     pub subscriptions: usize,
+    /// Whether `/ready` fails because the server is about to end.
+    pub is_draining: bool,
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +92,11 @@ impl Census {
     /// A counted socket was closed.
     pub fn release_socket(&self) {
         self.sockets.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counted sockets of all shards.
+    pub fn sockets(&self) -> u64 {
+        self.sockets.load(Ordering::Relaxed)
     }
 
     /// Open connections of all shards.

@@ -10,6 +10,7 @@ use super::memory::ConnectionMemory;
 use super::outbox::Outbox;
 use super::rate::CommandRate;
 use super::replay::ReplayRing;
+use super::timers::TICK_MS;
 use crate::heap::allocation_bytes;
 use crate::protocol::decoder::Decoder;
 use crate::protocol::extension::Deflate;
@@ -46,8 +47,9 @@ pub struct Connection {
     /// When the handshake, the message that is incomplete, or the closing must be over; 0 if
     /// nothing of it is under way.
     pub deadline_ms: u64,
-    /// When the connection's newest timer fires; what fires earlier is out of date.
-    pub timer_ms: u64,
+    /// When the connection's newest timer fires, in ticks of the timer wheel; what fires earlier is
+    /// out of date.
+    pub timer_tick: u32,
     pub last_received_ms: u64,
     pub decoder: Decoder,
     /// The compression that was agreed.
@@ -69,6 +71,11 @@ pub struct Connection {
     pub sent_ms: u32,
     pub drops_in_row: u8,
     pub command_excess: u16,
+    /// When it is to be told that it has reached its age, or closed once it was told: in ticks of
+    /// the timer wheel; 0 if never.
+    pub leave_tick: u32,
+    /// Whether it was told.
+    pub is_leaving: bool,
     pub rate: CommandRate,
     /// When the ping that is not answered yet was sent.
     pub ping_sent_ms: Option<NonZeroU64>,
@@ -88,7 +95,7 @@ impl Connection {
             state: State::Handshake { head: Vec::new() },
             number,
             deadline_ms,
-            timer_ms: 0,
+            timer_tick: 0,
             last_received_ms: now_ms,
             decoder: Decoder::default(),
             deflate: None,
@@ -103,6 +110,8 @@ impl Connection {
             sent_ms: 0,
             drops_in_row: 0,
             command_excess: 0,
+            leave_tick: 0,
+            is_leaving: false,
             rate: CommandRate::default(),
             ping_sent_ms: None,
             latency_ms: None,
@@ -148,7 +157,32 @@ impl Connection {
         Some(now.monotonic_ms + u64::from(wait_ms))
     }
 
+    /// Sets when it is to be told to leave, or closed.
+    pub(super) fn leave_at(&mut self, leave_ms: u64) {
+        self.leave_tick = tick_of(leave_ms);
+    }
+
+    /// When it is to be told to leave, or closed.
+    pub(super) fn leave_ms(&self) -> Option<u64> {
+        (self.is_open() && self.leave_tick > 0).then(|| u64::from(self.leave_tick) * TICK_MS)
+    }
+
+    /// The newest timer fires then.
+    pub(super) fn timer_at(&mut self, timer_ms: u64) {
+        self.timer_tick = tick_of(timer_ms);
+    }
+
+    /// When the newest timer fires.
+    pub(super) fn timer_ms(&self) -> u64 {
+        u64::from(self.timer_tick) * TICK_MS
+    }
+
     pub(super) fn is_open(&self) -> bool {
         matches!(self.state, State::Open)
     }
+}
+
+/// The first tick of the timer wheel at or after `ms`: the clock has 136 years of them.
+fn tick_of(ms: u64) -> u32 {
+    u32::try_from(ms.div_ceil(TICK_MS)).unwrap_or(u32::MAX)
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use super::batches::Batches;
 use super::census::{Census, Stats};
 use super::connection::{ConnId, Connection, State};
+use super::drain::Phase;
 use super::flush::text_frame;
 use super::limits::{ANSWER_BYTES_PAUSE, Limits};
 use super::memory::{ConnectionMemory, ShardMemory};
@@ -74,6 +75,7 @@ pub struct Shard {
     pub(super) newest: NewestEvents,
     pub(super) epoch: Option<Epoch>,
     pub(super) source: SourceStatus,
+    pub(super) phase: Phase,
     /// Connections with something to send at the end of the turn.
     pub(super) touched: VecDeque<u32>,
     /// Connections with events that have to wait.
@@ -113,6 +115,7 @@ impl Shard {
             newest: NewestEvents::default(),
             epoch: None,
             source: SourceStatus::Connecting,
+            phase: Phase::default(),
             touched: VecDeque::new(),
             batches: Batches::default(),
             matched: Vec::new(),
@@ -194,30 +197,6 @@ impl Shard {
         self.report();
     }
 
-    /// Closes what is open, with 1001, and ends what is not upgraded yet. The caller listens no more.
-    pub fn shut_down(&mut self, now: Now, wire: &mut impl Wire) {
-        let ids: Vec<ConnId> = self.connections.iter().map(|connection| connection.id).collect();
-        for id in ids {
-            self.flush_pending(id, wire);
-            match self.find(id).map(|connection| &connection.state) {
-                Some(State::Open) => {
-                    self.close(id, CloseReason::ShuttingDown, now);
-                    self.flush(id, wire);
-                }
-                Some(State::Handshake { .. }) => self.abort(id, wire),
-                _ => {}
-            }
-        }
-    }
-
-    /// Ends what is left at once.
-    pub fn abort_all(&mut self, wire: &mut impl Wire) {
-        let ids: Vec<ConnId> = self.connections.iter().map(|connection| connection.id).collect();
-        for id in ids {
-            self.abort(id, wire);
-        }
-    }
-
     /// Connections in any state.
     pub fn connection_count(&self) -> usize {
         self.connections.len()
@@ -247,6 +226,7 @@ impl Shard {
             connection.batch_ms = batch_ms;
             self.stats.upgraded += 1;
             self.settings.census.add(self.settings.shard);
+            self.begin_ageing(id, now);
             self.schedule(id, now.monotonic_ms + interval_ms);
         }
     }
@@ -434,7 +414,7 @@ impl Shard {
         let now_ms = now.monotonic_ms;
         self.flush_pending(id, wire);
         let Some(connection) = self.find(id) else { return };
-        if now_ms < connection.timer_ms {
+        if now_ms < connection.timer_ms() {
             return;
         }
         if !connection.is_open() {
@@ -446,6 +426,10 @@ impl Shard {
             }
             return;
         }
+        self.check_age(id, now, wire);
+        let Some(connection) = self.find(id).filter(|connection| connection.is_open()) else {
+            return;
+        };
         let silent_ms = now_ms.saturating_sub(connection.last_received_ms);
         let mut idle_deadline_ms = connection.last_received_ms + idle_ms;
         if connection.deadline_ms > 0 {
@@ -473,10 +457,13 @@ impl Shard {
         }
     }
 
+    /// Has the deadlines of a connection looked at then, or when it is to leave.
     fn schedule(&mut self, id: ConnId, deadline_ms: u64) {
+        let leave_ms = self.find(id).and_then(|connection| connection.leave_ms());
+        let deadline_ms = leave_ms.map_or(deadline_ms, |leave_ms| leave_ms.min(deadline_ms));
         let timer_ms = self.timers.insert(id, deadline_ms);
         if let Some(connection) = self.find(id) {
-            connection.timer_ms = timer_ms;
+            connection.timer_at(timer_ms);
         }
     }
 

@@ -75,6 +75,9 @@ pub struct Limits {
     pub heartbeat_interval_ms: u64,
     /// Silence after which the connection is closed.
     pub idle_timeout_ms: u64,
+    /// Life of a connection, give or take a fifth, after which its client is asked to connect
+    /// again; 0 for no bound.
+    pub connection_age_ms: u64,
     /// From a close frame or a refusal to the end of the connection.
     pub close_timeout_ms: u64,
     /// Messages in the recent log.

@@ -3,7 +3,10 @@
 //!
 //! ```text
 //! census         what shards tell about themselves
-//! engine         Shard: connections come, send bytes, go; timers; shutdown
+//! engine         Shard: connections come, send bytes, go; timers
+//! drain          how clients leave before the shard ends
+//! age            how they leave when their connection is old
+//! jitter         moments that differ from connection to connection
 //! accounting     what shard and connections hold in memory, and the budget
 //! admission      the request head of a connection that came
 //! commands       what a client's command does
@@ -27,13 +30,16 @@
 
 mod accounting;
 mod admission;
+mod age;
 mod batches;
 mod catch_up;
 mod census;
 mod commands;
 mod connection;
+mod drain;
 mod engine;
 mod flush;
+mod jitter;
 mod limits;
 mod memory;
 mod newest;
@@ -53,6 +59,7 @@ mod simulation;
 
 pub use census::{Census, ShardReport, Stats};
 pub use connection::ConnId;
+pub use drain::DRAIN_STEP_MS;
 pub use engine::{Mode, Shard, ShardSettings};
 pub use limits::Limits;
 pub use memory::ShardMemory;

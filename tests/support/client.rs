@@ -98,6 +98,22 @@ impl Client {
         }
     }
 
+    /// All messages until the server closes, and the close frame, which is answered.
+    pub fn read_to_close(&mut self) -> (Vec<Value>, Option<CloseFrame>) {
+        let mut messages = std::mem::take(&mut self.passed);
+        loop {
+            match self.socket.read().expect("a message or a close frame") {
+                Message::Text(text) => messages.push(serde_json::from_str(&text).unwrap()),
+                Message::Close(frame) => {
+                    // The server may have gone since.
+                    self.socket.flush().unwrap_or_default();
+                    return (messages, frame);
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Reads until the server closes; the close frame.
     pub fn read_close(&mut self) -> Option<CloseFrame> {
         loop {

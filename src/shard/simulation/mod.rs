@@ -4,11 +4,13 @@
 //! world   a seeded run of many clients against a model
 //! client  what one of them asked for and has seen
 //! cases   single behaviours, one test each
+//! drain   those of clients that leave
 //! resume  those of clients that come back
 //! ```
 
 mod cases;
 mod client;
+mod drain;
 mod resume;
 mod world;
 
@@ -46,6 +48,7 @@ pub(super) fn limits() -> Limits {
         handshake_timeout_ms: 10_000,
         heartbeat_interval_ms: 25_000,
         idle_timeout_ms: 60_000,
+        connection_age_ms: 0,
         close_timeout_ms: 5_000,
         log_messages: 1_000,
         log_bytes: 1 << 20,
