@@ -49,7 +49,8 @@ fn numbers(events: &[Value]) -> Vec<u64> {
 fn assert_missed(client: &mut Client, answer: &Value, expected: std::ops::Range<u64>) {
     assert_eq!(answer["recovered"], true, "{answer}");
     let count = expected.end - expected.start;
-    assert_eq!(answer["resume"], json!({"messages": count}));
+    // What this instance has not read yet when it answers comes live.
+    assert!(answer["resume"]["messages"].as_u64().unwrap() <= count, "{answer}");
     let events = client.next_events(count as usize);
     assert_eq!(numbers(&events), expected.collect::<Vec<u64>>());
     client.assert_quiet();
