@@ -236,7 +236,27 @@ pub const SETTINGS: &[Setting] = &[
         Broker,
         "change an existing stream to these settings",
     ),
-    setting("JS_CONSUMER_MODE", "js-consumer-mode", "ordered", Serve, "only ordered for now"),
+    setting(
+        "JS_CONSUMER_MODE",
+        "js-consumer-mode",
+        "ordered",
+        Serve,
+        "ordered: an ephemeral consumer; durable: a named one with acknowledgements",
+    ),
+    setting(
+        "JS_CONSUMER_NAME",
+        "js-consumer-name",
+        "odin-ws",
+        Serve,
+        "first part of the durable consumer's name; the instance is the second",
+    ),
+    setting(
+        "JS_CONSUMER_INACTIVE_THRESHOLD",
+        "js-consumer-inactive-threshold",
+        "5m",
+        Serve,
+        "time without a reader after which NATS removes the durable consumer: 30s or more",
+    ),
     setting("SIM_TOKENS", "sim-tokens", "10", Broker, "tokens of the simulator"),
     setting(
         "SIM_RATE",

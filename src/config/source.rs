@@ -10,8 +10,8 @@ use super::instance;
 use super::values::Values;
 use crate::channel::Pattern;
 use crate::ingest::{
-    CORE_SUBJECTS_DEFAULT, CoreSettings, JetStreamSettings, NatsSettings, SUBJECT_BYTES_MAX,
-    SimSettings, SimulateSettings, Source, StreamSettings,
+    CORE_SUBJECTS_DEFAULT, ConsumerMode, CoreSettings, DurableSettings, JetStreamSettings,
+    NatsSettings, SUBJECT_BYTES_MAX, SimSettings, SimulateSettings, Source, StreamSettings,
 };
 
 const SUBJECTS: &[&str] = &["odin.token.>", "odin.global.>"];
@@ -30,9 +30,7 @@ pub fn source(values: &mut Values, machine: &Machine) -> (Source, Arc<[Pattern]>
         let problem = format!("is missing: the {name} source needs it, such as nats://host:4222");
         values.refuse("NATS_URL", problem);
     }
-    if values.optional("JS_CONSUMER_MODE").is_some_and(|mode| mode != "ordered") {
-        values.refuse("JS_CONSUMER_MODE", "must be ordered, the only mode so far".into());
-    }
+    let mode = consumer_mode(values);
     let sim = sim_settings(values);
     let stream = stream_settings(values);
     let nats = nats_settings(values, machine);
@@ -42,7 +40,7 @@ pub fn source(values: &mut Values, machine: &Machine) -> (Source, Arc<[Pattern]>
             (Source::Core(CoreSettings { nats, subjects: texts(&patterns) }), patterns)
         }
         "jetstream" => {
-            let settings = JetStreamSettings { nats, stream };
+            let settings = JetStreamSettings { nats, stream, mode };
             (Source::JetStream(settings), subjects(values, SUBJECTS))
         }
         _ => (Source::Sim(sim), subjects(values, SUBJECTS)),
@@ -52,6 +50,20 @@ pub fn source(values: &mut Values, machine: &Machine) -> (Source, Arc<[Pattern]>
         values.refuse_all(&error);
     }
     (source, allowed)
+}
+
+fn consumer_mode(values: &mut Values) -> ConsumerMode {
+    let name = values.optional("JS_CONSUMER_NAME").unwrap_or_default();
+    let inactive_threshold = values.duration("JS_CONSUMER_INACTIVE_THRESHOLD");
+    let durable = DurableSettings { name, inactive_threshold };
+    match values.optional("JS_CONSUMER_MODE").as_deref() {
+        Some("ordered") | None => ConsumerMode::Ordered,
+        Some("durable") => ConsumerMode::Durable(durable),
+        Some(_) => {
+            values.refuse("JS_CONSUMER_MODE", "must be ordered or durable".into());
+            ConsumerMode::Ordered
+        }
+    }
 }
 
 /// The settings of `simulate`; what ends it comes from the command line alone.

@@ -15,7 +15,7 @@
 //! | `stream` | the JetStream stream: made, verified, changed on request |
 //! | `filter` | which subjects to ask for |
 //! | `position` | PURE: where we are in the stream, and what that means |
-//! | `jetstream/` | source: an ordered consumer over a stream |
+//! | `jetstream/` | source: a consumer of its own over a stream, ordered or durable |
 //! | `core` | source: plain NATS pub/sub |
 //! | `sim/` | source: made-up tokens; and the command that publishes them |
 //!
@@ -37,7 +37,7 @@ mod stream;
 use tokio::sync::watch;
 
 pub use self::core::{CORE_SUBJECTS_DEFAULT, CoreSettings};
-pub use jetstream::JetStreamSettings;
+pub use jetstream::{ConsumerMode, DurableSettings, JetStreamSettings};
 pub use nats::{NatsSettings, NatsSettingsError, redacted_url};
 pub use publisher::{Publisher, SUBJECT_BYTES_MAX, ShardsGone};
 pub use sim::{SimSettings, SimulateError, SimulateSettings, Summary, simulate};
@@ -89,10 +89,7 @@ impl Source {
                 parse_subjects(&settings.subjects)?;
                 settings.nats.check()?;
             }
-            Self::JetStream(settings) => {
-                settings.stream.check()?;
-                settings.nats.check()?;
-            }
+            Self::JetStream(settings) => settings.check()?,
         }
         Ok(())
     }

@@ -128,6 +128,13 @@ impl Tracker {
         Contact::Continues
     }
 
+    /// Goes on with another consumer, which has delivered up to `consumer` and will repeat what
+    /// is handled and leave out nothing that is not.
+    pub(crate) fn change_consumer(&mut self, consumer: u64) {
+        self.consumer = consumer;
+        self.is_overlap_due = false;
+    }
+
     /// Takes in a message: its sequences and its store time in nanoseconds.
     pub(crate) fn step(&mut self, stream: u64, consumer: u64, stored_nanos: i128) -> Step {
         if consumer != self.consumer + 1 {
@@ -279,6 +286,22 @@ mod tests {
         let mut tracker = Tracker::default();
         assert_eq!(tracker.contact(sight(5_000, 5_100)), Contact::Fresh(Why::First));
         assert_eq!(tracker.step(5_003, 1, 1), Step::DeliverAfterLoss, "three aged while starting");
+    }
+
+    #[test]
+    fn a_durable_consumer_repeats_and_goes_on() {
+        let mut tracker = reader_at(10, Holes::Never);
+        tracker.change_consumer(40);
+        let cases = [
+            ((8, 41, 8), Step::Repeat),
+            ((10, 42, 10), Step::Repeat),
+            ((11, 43, 11), Step::Deliver),
+            ((9, 44, 9), Step::Repeat),
+            ((12, 46, 12), Step::Hole),
+        ];
+        for ((stream, consumer, stored), expected) in cases {
+            assert_eq!(tracker.step(stream, consumer, stored), expected, "{stream} as {consumer}");
+        }
     }
 
     #[test]

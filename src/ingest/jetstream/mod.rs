@@ -1,4 +1,4 @@
-//! The JetStream source: one ordered consumer per instance, its position kept by us.
+//! The JetStream source: one consumer per instance, ordered or durable, its position kept by us.
 //!
 //! ```text
 //!  connect -> stream as configured -> contact (epoch?) -> consumer from our position -> read
@@ -7,7 +7,8 @@
 //!     '------------------------------- connection lost --------------------------------'
 //! ```
 //!
-//! [`consumer`] makes consumers, [`unreadable`] gets past messages that the client library
+//! [`consumer`] makes consumers, [`durable`] the one that the ordered one hands over to in durable
+//! mode, [`unreadable`] gets past messages that the client library
 //! cannot parse, [`Tracker`] decides what a contact and a message mean, and this file acts on it.
 //! The epoch is derived from the stream alone (name and creation time), so that it is the same
 //! on every instance. When a stream that was not made anew has lost messages (the broker lost
@@ -15,6 +16,7 @@
 //! one is announced again, upon which the shards drop their logs and tell their clients.
 
 mod consumer;
+mod durable;
 mod unreadable;
 
 use std::time::{Duration, Instant};
@@ -24,6 +26,8 @@ use async_nats::jetstream::{self, Context, Message};
 use futures_util::{FutureExt, StreamExt};
 
 use self::consumer::Opened;
+use self::durable::Durable;
+pub use self::durable::DurableSettings;
 use super::connect::{Connector, End, Link, guard};
 use super::nats::NatsSettings;
 use super::position::{Contact, Step, Tracker, Why};
@@ -49,6 +53,33 @@ pub struct JetStreamSettings {
     pub nats: NatsSettings,
     /// The stream, and the subjects that are read from it.
     pub stream: StreamSettings,
+    /// How it is read.
+    pub mode: ConsumerMode,
+}
+
+/// How the stream is read. In either mode every instance has a consumer of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ConsumerMode {
+    /// By an ephemeral consumer that acknowledges nothing.
+    #[default]
+    Ordered,
+    /// By a durable consumer; a message is acknowledged when every shard's queue has it.
+    Durable(DurableSettings),
+}
+
+impl JetStreamSettings {
+    /// Checks what can be checked without a broker.
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub fn check(&self) -> Result<(), IngestError> {
+        self.stream.check()?;
+        if let ConsumerMode::Durable(durable) = &self.mode {
+            durable.check()?;
+        }
+        self.nats.check()?;
+        Ok(())
+    }
 }
 
 /// Reads until shutdown.
@@ -60,11 +91,17 @@ pub(super) async fn run(
     publisher: Publisher,
     shutdown: &Shutdown,
 ) -> Result<(), IngestError> {
-    let subjects = settings.stream.check()?;
+    settings.check()?;
+    let instance = settings.nats.name.clone();
+    let durable = match &settings.mode {
+        ConsumerMode::Ordered => None,
+        ConsumerMode::Durable(durable) => Some(Durable::new(durable, &instance)),
+    };
     let mut reader = Reader {
         publisher,
-        subjects,
-        instance: settings.nats.name.clone(),
+        subjects: settings.stream.check()?,
+        instance,
+        durable,
         connector: Connector::new(settings.nats)?,
         keeper: StreamKeeper::new(settings.stream),
         tracker: Tracker::default(),
@@ -126,6 +163,7 @@ struct Reader {
     publisher: Publisher,
     subjects: Vec<Pattern>,
     instance: String,
+    durable: Option<Durable>,
     connector: Connector,
     keeper: StreamKeeper,
     tracker: Tracker,
@@ -193,9 +231,17 @@ impl Reader {
             let search = unreadable::search(context, &info.config.name, &plan, self.tracker.last());
             if let Some(sequence) = guard(link, shutdown, search).await?? {
                 self.tracker.skip_to(sequence);
+                self.durable.iter_mut().for_each(Durable::spoil);
             }
         }
         let sight = consumer::sight(&info, &plan);
+        let successor = match &mut self.durable {
+            None => None,
+            Some(durable) => {
+                let prepared = durable.prepare(context, &info.config.name, &plan, sight);
+                Some(guard(link, shutdown, prepared).await??)
+            }
+        };
         let contact = self.tracker.contact(sight);
         self.announce(contact, consumer::epoch(&info.config.name, sight)).await?;
         let request = consumer::Request {
@@ -204,6 +250,7 @@ impl Reader {
             instance: &self.instance,
             start: self.tracker.start(),
             sight,
+            successor,
         };
         Ok(guard(link, shutdown, request.open(context, plan)).await??)
     }
@@ -232,7 +279,7 @@ impl Reader {
     /// Reads one consumer until it ends; says why it did.
     async fn read(&mut self, opened: &mut Opened, link: &Link, shutdown: &Shutdown) -> Stop {
         loop {
-            let next = match self.drain(opened).await {
+            let next = match self.advance(opened, link, shutdown).await {
                 Ok(()) => self.next(opened, link, shutdown).await,
                 Err(stop) => Err(stop),
             };
@@ -245,6 +292,23 @@ impl Reader {
                 return stop;
             }
         }
+    }
+
+    /// Handles what is at hand, acknowledges it, and changes to the durable consumer if it is time.
+    async fn advance(
+        &mut self,
+        opened: &mut Opened,
+        link: &Link,
+        shutdown: &Shutdown,
+    ) -> Result<(), Stop> {
+        self.drain(opened).await?;
+        guard(link, shutdown, opened.acknowledge()).await?;
+        if opened.has_to_hand_over()
+            && let Some(delivered) = guard(link, shutdown, opened.hand_over()).await??
+        {
+            self.tracker.change_consumer(delivered);
+        }
+        Ok(())
     }
 
     /// Handles what is at hand, up to a batch, and wakes the shards once for all of it.
@@ -298,7 +362,10 @@ impl Reader {
             Step::Regressed => {
                 return Err(Stop::Broken("another message has our position".to_owned()));
             }
-            Step::Repeat => return Ok(()),
+            Step::Repeat => {
+                opened.handled(&message);
+                return Ok(());
+            }
             Step::Deliver => {}
             Step::DeliverAfterLoss => {
                 let epoch = opened.epoch();
@@ -310,6 +377,7 @@ impl Reader {
             let pos = StreamPos(info.stream_sequence);
             self.publish(&message, pos, stored_nanos).await?;
         }
+        opened.handled(&message);
         Ok(())
     }
 
