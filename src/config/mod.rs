@@ -25,7 +25,7 @@ use crate::protocol::message::ClientLimits;
 use crate::shard::Limits;
 pub use secret::Secret;
 use settings::SETTINGS;
-pub use source::{simulate_settings, source};
+pub use source::{broadcast_rate_max, simulate_settings, source};
 use values::{Origin, Values};
 
 /// The longest close handshake and the longest linger of a refused request.

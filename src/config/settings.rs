@@ -224,6 +224,20 @@ pub const SETTINGS: &[Setting] = &[
         "subjects served, comma-separated [default: odin.token.>,odin.global.>; for the core \
          source also the older hierarchies]",
     ),
+    setting(
+        "WS_MAX_NATS_RATE",
+        "max-nats-rate",
+        "0",
+        Serve,
+        "messages a second taken from NATS, at most; 0: no limit",
+    ),
+    setting(
+        "WS_MAX_BROADCAST_RATE",
+        "max-broadcast-rate",
+        "0",
+        Serve,
+        "events a second handed to the shards, at most, whatever their source; 0: no limit",
+    ),
     setting("JS_STREAM_NAME", "js-stream-name", "ODIN_TOKENS", Broker, "JetStream stream"),
     setting("JS_STREAM_MAX_AGE", "js-stream-max-age", "30s", Broker, "age kept: 30s, 5m, 1h"),
     setting("JS_STREAM_MAX_MSGS", "js-stream-max-msgs", "100000", Broker, "messages kept"),

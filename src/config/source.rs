@@ -11,7 +11,8 @@ use super::values::Values;
 use crate::channel::Pattern;
 use crate::ingest::{
     CORE_SUBJECTS_DEFAULT, ConsumerMode, CoreSettings, DurableSettings, JetStreamSettings,
-    NatsSettings, SUBJECT_BYTES_MAX, SimSettings, SimulateSettings, Source, StreamSettings,
+    NatsSettings, RATE_MAX, SUBJECT_BYTES_MAX, SimSettings, SimulateSettings, Source,
+    StreamSettings,
 };
 
 const SUBJECTS: &[&str] = &["odin.token.>", "odin.global.>"];
@@ -33,7 +34,8 @@ pub fn source(values: &mut Values, machine: &Machine) -> (Source, Arc<[Pattern]>
     let mode = consumer_mode(values);
     let sim = sim_settings(values);
     let stream = stream_settings(values);
-    let nats = nats_settings(values, machine);
+    let rate_max = rate(values, "WS_MAX_NATS_RATE");
+    let nats = NatsSettings { rate_max, ..nats_settings(values, machine) };
     let (source, allowed) = match name.as_str() {
         "core" => {
             let patterns = subjects(values, &CORE_SUBJECTS_DEFAULT);
@@ -50,6 +52,15 @@ pub fn source(values: &mut Values, machine: &Machine) -> (Source, Arc<[Pattern]>
         values.refuse_all(&error);
     }
     (source, allowed)
+}
+
+/// Events a second that are handed to the shards, at most; 0 is no limit.
+pub fn broadcast_rate_max(values: &mut Values) -> u32 {
+    rate(values, "WS_MAX_BROADCAST_RATE")
+}
+
+fn rate(values: &mut Values, env: &'static str) -> u32 {
+    values.number(env, 0, u64::from(RATE_MAX)) as u32
 }
 
 fn consumer_mode(values: &mut Values) -> ConsumerMode {
@@ -98,6 +109,7 @@ fn nats_settings(values: &mut Values, machine: &Machine) -> NatsSettings {
         token: secret(values, "NATS_TOKEN"),
         ca_file: values.optional("NATS_CA_FILE").map(PathBuf::from),
         name: instance(values, machine).to_string(),
+        rate_max: 0,
     };
     if values.optional("NATS_URL").is_some() && settings.urls.is_empty() {
         values.refuse("NATS_URL", "holds no address: write nats://host:4222".into());

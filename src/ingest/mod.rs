@@ -7,6 +7,8 @@
 //! | file | owns |
 //! |---|---|
 //! | `publisher` | one message to every shard's queue |
+//! | `pace` | PURE: at most so many a second |
+//! | `report` | counters for the admin port |
 //! | `nats` | where NATS is and how to log in, checked at start |
 //! | `connect` | one connection at a time, watched and replaced |
 //! | `retry` | waits with jitter, log lines that do not repeat |
@@ -27,8 +29,10 @@ mod core;
 mod filter;
 mod jetstream;
 mod nats;
+mod pace;
 mod position;
 mod publisher;
+mod report;
 mod retry;
 mod shutdown;
 mod sim;
@@ -39,7 +43,9 @@ use tokio::sync::watch;
 pub use self::core::{CORE_SUBJECTS_DEFAULT, CoreSettings};
 pub use jetstream::{ConsumerMode, DurableSettings, JetStreamSettings};
 pub use nats::{NatsSettings, NatsSettingsError, redacted_url};
+pub use pace::RATE_MAX;
 pub use publisher::{Publisher, SUBJECT_BYTES_MAX, ShardsGone};
+pub use report::{Counter, Elapsed, SourceReport};
 pub use sim::{SimSettings, SimulateError, SimulateSettings, Summary, simulate};
 pub use stream::{StreamSettings, StreamSettingsError, parse_subjects};
 

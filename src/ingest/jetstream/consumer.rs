@@ -35,6 +35,12 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// The server removes a consumer that nobody reads after this time.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
 
+/// Messages to ask for at once if so many are wanted in a second: what is under way is handled
+/// within about two seconds, long before the server sends it again.
+pub(super) fn pull_messages(rate_max: Option<u32>) -> usize {
+    rate_max.map_or(PULL_MESSAGES, |rate| PULL_MESSAGES.min(rate as usize))
+}
+
 /// What a consumer is made from.
 pub(super) struct Request<'a> {
     pub(super) keeper: &'a StreamKeeper,
@@ -45,6 +51,8 @@ pub(super) struct Request<'a> {
     pub(super) sight: Sight,
     /// The durable consumer that takes over when this one has caught up.
     pub(super) successor: Option<Consumer<Config>>,
+    /// Messages asked for at once.
+    pub(super) pull: usize,
 }
 
 /// A consumer that is being read.
@@ -58,6 +66,7 @@ pub(super) struct Opened {
     handled: Vec<Subject>,
     sight: Sight,
     is_caught_up: bool,
+    pull: usize,
 }
 
 /// How the configured subjects are cut out of the stream.
@@ -113,7 +122,7 @@ impl Request<'_> {
         if now.created.unix_timestamp_nanos() != self.sight.created_nanos {
             return Err(StreamError::Missing);
         }
-        let messages = pull(&consumer).await?;
+        let messages = pull(&consumer, self.pull).await?;
         let is_caught_up = consumer.cached_info().num_pending == 0;
         Ok(Opened {
             messages,
@@ -124,6 +133,7 @@ impl Request<'_> {
             handled: Vec::new(),
             sight: self.sight,
             is_caught_up,
+            pull: self.pull,
         })
     }
 
@@ -149,10 +159,10 @@ impl Request<'_> {
 }
 
 /// Begins to pull.
-async fn pull(consumer: &Consumer<Config>) -> Result<Messages, StreamError> {
+async fn pull(consumer: &Consumer<Config>, messages: usize) -> Result<Messages, StreamError> {
     let pulling = consumer
         .stream()
-        .max_messages_per_batch(PULL_MESSAGES)
+        .max_messages_per_batch(messages)
         .expires(PULL_EXPIRES)
         .heartbeat(HEARTBEAT)
         .messages();
@@ -178,7 +188,7 @@ impl Opened {
     /// Why it cannot be read.
     pub(super) async fn hand_over(&mut self) -> Result<Option<u64>, StreamError> {
         let Some(durable) = self.successor.take() else { return Ok(None) };
-        self.messages = pull(&durable).await?;
+        self.messages = pull(&durable, self.pull).await?;
         let ordered = std::mem::replace(&mut self.consumer, durable);
         let (name, stream) = (&ordered.cached_info().name, &ordered.cached_info().stream_name);
         if let Err(error) = self.context.delete_consumer_from_stream(name, stream).await {

@@ -30,6 +30,7 @@ use self::durable::Durable;
 pub use self::durable::DurableSettings;
 use super::connect::{Connector, End, Link, guard};
 use super::nats::NatsSettings;
+use super::pace::Pace;
 use super::position::{Contact, Step, Tracker, Why};
 use super::retry::Retry;
 use super::shutdown::Shutdown;
@@ -97,8 +98,12 @@ pub(super) async fn run(
         ConsumerMode::Ordered => None,
         ConsumerMode::Durable(durable) => Some(Durable::new(durable, &instance)),
     };
+    let pace = Pace::new(settings.nats.rate_max, Instant::now());
+    let rate_max = pace.per_second().into_iter().chain(publisher.rate_max()).min();
     let mut reader = Reader {
         publisher,
+        pace,
+        pull: consumer::pull_messages(rate_max),
         subjects: settings.stream.check()?,
         instance,
         durable,
@@ -109,6 +114,7 @@ pub(super) async fn run(
         progress: Progress::default(),
     };
     while let Some(link) = reader.connector.connect(shutdown).await {
+        reader.publisher.report().connections.add(1);
         match reader.follow(&link, shutdown).await {
             Ok(End::Lost) => reader.connector.lost(&link),
             Ok(End::Shutdown) | Err(ShardsGone) => break,
@@ -161,6 +167,9 @@ struct Progress {
 
 struct Reader {
     publisher: Publisher,
+    pace: Pace,
+    /// Messages asked for at once.
+    pull: usize,
     subjects: Vec<Pattern>,
     instance: String,
     durable: Option<Durable>,
@@ -178,6 +187,7 @@ impl Reader {
         loop {
             let stop = match self.open(&context, link, shutdown).await {
                 Ok(mut opened) => {
+                    self.publisher.report().consumers.add(1);
                     let before = self.tracker.last();
                     let stop = self.read(&mut opened, link, shutdown).await;
                     // What came before the end is not to wait for the next consumer.
@@ -251,6 +261,7 @@ impl Reader {
             start: self.tracker.start(),
             sight,
             successor,
+            pull: self.pull,
         };
         Ok(guard(link, shutdown, request.open(context, plan)).await??)
     }
@@ -314,6 +325,9 @@ impl Reader {
     /// Handles what is at hand, up to a batch, and wakes the shards once for all of it.
     async fn drain(&mut self, opened: &mut Opened) -> Result<(), Stop> {
         for _ in 0..BATCH_MESSAGES_MAX {
+            if !self.has_room() {
+                break;
+            }
             let Some(item) = opened.messages.next().now_or_never() else { break };
             self.handle(item, opened).await?;
         }
@@ -331,6 +345,9 @@ impl Reader {
         link: &Link,
         shutdown: &Shutdown,
     ) -> Result<Option<Item>, Stop> {
+        if !self.has_room() {
+            guard(link, shutdown, self.room()).await?;
+        }
         let is_catching_up = !opened.is_caught_up();
         tokio::select! {
             biased;
@@ -340,6 +357,17 @@ impl Reader {
             () = link.lost() => Err(End::Lost.into()),
             () = tokio::time::sleep(CATCH_UP_SILENCE), if is_catching_up => Ok(None),
         }
+    }
+
+    /// Whether the rates allow one more message now.
+    fn has_room(&self) -> bool {
+        self.pace.has_room(Instant::now) && self.publisher.has_room()
+    }
+
+    /// Waits until they do. Nothing is pulled meanwhile: the backlog stays in the stream.
+    async fn room(&self) {
+        self.publisher.report().nats_rate_pause.add(self.pace.room().await);
+        self.publisher.room().await;
     }
 
     async fn handle(&mut self, item: Item, opened: &mut Opened) -> Result<(), Stop> {
@@ -354,6 +382,8 @@ impl Reader {
         let Ok(info) = message.info() else {
             return Err(Stop::Broken("a message came without its position".to_owned()));
         };
+        self.pace.count(Instant::now);
+        self.publisher.report().messages.add(1);
         let stored_nanos = info.published.unix_timestamp_nanos();
         let step = self.tracker.step(info.stream_sequence, info.consumer_sequence, stored_nanos);
         opened.catch_up(info.stream_sequence, info.pending);
@@ -363,6 +393,7 @@ impl Reader {
                 return Err(Stop::Broken("another message has our position".to_owned()));
             }
             Step::Repeat => {
+                self.publisher.report().repeats.add(1);
                 opened.handled(&message);
                 return Ok(());
             }
