@@ -191,6 +191,30 @@ async fn a_broker_that_lost_its_tail_starts_the_epoch_anew() {
 }
 
 #[tokio::test]
+async fn a_broker_that_lost_its_tail_is_believed_in_the_end() {
+    for mode in modes() {
+        let mut server = NatsServer::start();
+        let mut source = RunningSource::start(source_in(&mode, &server.url()));
+        let epoch = source.epoch_once_live().await;
+        publish(&client(&server).await, 1..=3).await;
+        server.kill();
+        server.save();
+        server.restart();
+        publish(&client(&server).await, 4..=6).await;
+        source.until(&event(6)).await;
+        server.kill();
+        server.load();
+        server.restart();
+        source.until(&Told::Epoch(epoch)).await;
+        let told = source.until(&event(3)).await;
+        assert_eq!(positions(&told), [1, 2, 3]);
+        publish(&client(&server).await, 4..=5).await;
+        assert_eq!(positions(&source.until(&event(5)).await), [4, 5]);
+        source.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn a_broker_that_is_absent_at_the_start_may_come_later() {
     let mut server = NatsServer::start();
     server.kill();

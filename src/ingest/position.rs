@@ -102,6 +102,12 @@ impl Tracker {
         }
     }
 
+    /// Whether the stream ends before our position. Either it lost its tail, or whoever answers for
+    /// it, a node that has just become its leader, has yet to take in what it has.
+    pub(crate) fn is_beyond(&self, sight: Sight) -> bool {
+        self.created_nanos == Some(sight.created_nanos) && sight.last < self.last
+    }
+
     /// Takes in what the stream says before a consumer is made.
     pub(crate) fn contact(&mut self, sight: Sight) -> Contact {
         self.consumer = 0;
@@ -109,7 +115,7 @@ impl Tracker {
         let why = match self.created_nanos {
             None => Some(Why::First),
             Some(created) if created != sight.created_nanos => Some(Why::Recreated),
-            Some(_) if self.has_regressed || sight.last < self.last => Some(Why::Regressed),
+            Some(_) if self.has_regressed || self.is_beyond(sight) => Some(Why::Regressed),
             Some(_) => None,
         };
         if let Some(why) = why {
@@ -223,6 +229,8 @@ mod tests {
         ];
         for (name, seen, expected, start) in cases {
             let mut tracker = reader_at(10, Holes::Never);
+            let is_beyond = expected == Contact::Fresh(Why::Regressed);
+            assert_eq!(tracker.is_beyond(seen), is_beyond, "{name}");
             assert_eq!(tracker.contact(seen), expected, "{name}");
             assert_eq!(tracker.start(), start, "{name}");
         }

@@ -94,6 +94,13 @@ impl NatsServer {
         self.signal("-STOP");
     }
 
+    /// Has the running server read its configuration file again (SIGHUP).
+    pub(crate) fn reload(&mut self, settings: &str) {
+        self.configure(settings);
+        std::fs::write(self.dir.join("server.conf"), self.config()).unwrap();
+        self.signal("-HUP");
+    }
+
     /// Replaces the lines that were added to the configuration file, for the next start.
     pub(crate) fn configure(&mut self, settings: &str) {
         settings.clone_into(&mut self.settings);

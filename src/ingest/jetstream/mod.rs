@@ -47,6 +47,10 @@ const BATCH_MESSAGES_MAX: usize = 256;
 /// what it had announced may have aged away in the meantime.
 const CATCH_UP_SILENCE: Duration = Duration::from_secs(1);
 
+/// Times that a stream may say that it ends before our position until it is believed: a second or
+/// two. To believe it makes every client reload.
+const DOUBTS_MAX: u32 = 4;
+
 /// The JetStream source's settings.
 #[derive(Debug, Clone)]
 pub struct JetStreamSettings {
@@ -161,6 +165,8 @@ impl From<StreamError> for Stop {
 struct Progress {
     has_seen_stream: bool,
     has_been_live: bool,
+    /// Times in a row that the stream's end was not believed.
+    doubts: u32,
     /// Consumers in a row that were opened and ended without one new message.
     barren: u32,
 }
@@ -245,6 +251,13 @@ impl Reader {
             }
         }
         let sight = consumer::sight(&info, &plan);
+        if self.tracker.is_beyond(sight) && self.progress.doubts < DOUBTS_MAX {
+            self.progress.doubts += 1;
+            return Err(Stop::Broken(
+                "the stream ends before our position: asked again".to_owned(),
+            ));
+        }
+        self.progress.doubts = 0;
         let successor = match &mut self.durable {
             None => None,
             Some(durable) => {
