@@ -3,11 +3,12 @@
 //! The only place where threads meet on the data path. The sender pushes a batch and wakes once;
 //! the receiver drains and sleeps when the queue is empty. It knows neither NATS nor sockets.
 //! Bound: `capacity` items (default [`FEED_CAPACITY`]); a full queue is told to the sender, who
-//! waits with [`FeedSender::space`], and never loses.
+//! waits with [`FeedSender::space`]. A receiver for which the sender waits no longer is told so
+//! when it has taken what was queued: nothing is lost without a word.
 
 use std::future::poll_fn;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use atomic_waker::AtomicWaker;
@@ -52,6 +53,9 @@ pub enum SourceStatus {
 }
 
 impl SourceStatus {
+    /// Every status.
+    pub const ALL: [Self; 4] = [Self::Connecting, Self::Loading, Self::Live, Self::Stale];
+
     /// The status as a word in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -70,6 +74,40 @@ struct Signal {
     wants_space: AtomicBool,
     sender_gone: AtomicBool,
     receiver_gone: AtomicBool,
+    /// Whether `overrun` holds something: looked at without its lock.
+    is_overrun: AtomicBool,
+    overrun: Mutex<Option<Overrun>>,
+}
+
+/// Where a receiver goes on that was given up: items between the queue's and this are lost to it.
+#[derive(Debug, Clone)]
+pub struct Overrun {
+    /// The epoch, announced again.
+    pub epoch: Epoch,
+    /// How the source is doing.
+    pub status: SourceStatus,
+}
+
+impl Signal {
+    fn overrun(&self) -> MutexGuard<'_, Option<Overrun>> {
+        // Its holders only assign: it is whole whatever happened to them.
+        self.overrun.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes `item` if the receiver has been given up and has not come back.
+    fn swallow(&self, item: &Feed) -> bool {
+        if !self.is_overrun.load(Ordering::SeqCst) {
+            return false;
+        }
+        let mut overrun = self.overrun();
+        let Some(missed) = overrun.as_mut() else { return false };
+        match item {
+            Feed::Event(_) => {}
+            Feed::Epoch { epoch, .. } => missed.epoch = epoch.clone(),
+            Feed::Source(status) => missed.status = *status,
+        }
+        true
+    }
 }
 
 /// The ingest thread's end.
@@ -106,15 +144,27 @@ pub enum FeedError {
 }
 
 impl FeedSender {
-    /// Pushes without waking.
+    /// Pushes without waking. What a receiver misses that was given up is left out.
     ///
     /// # Errors
     /// [`FeedError::Full`] hands the item back; [`FeedError::Closed`] if the shard has ended.
     pub fn try_push(&self, item: Feed) -> Result<(), FeedError> {
+        if self.signal.swallow(&item) {
+            return Ok(());
+        }
         self.queue.try_send(item).map_err(|error| match error {
             TrySendError::Full(item) => FeedError::Full(item),
             TrySendError::Disconnected(_) => FeedError::Closed,
         })
+    }
+
+    /// Gives up a receiver that takes nothing: what comes now is lost to it. When it has taken
+    /// what is queued it is told the epoch again and the status, and goes on from there.
+    pub fn give_up(&self, overrun: Overrun) {
+        *self.signal.overrun() = Some(overrun);
+        self.signal.is_overrun.store(true, Ordering::SeqCst);
+        // It may have taken everything meanwhile and be asleep.
+        self.signal.consumer.wake();
     }
 
     /// Wakes the shard: once per batch.
@@ -167,23 +217,45 @@ impl FeedReceiver {
         if drained > 0 && self.signal.wants_space.swap(false, Ordering::SeqCst) {
             self.signal.space.notify_one();
         }
+        if drained + 1 < max && self.is_overrun() {
+            drained += self.come_back(into);
+        }
         drained
+    }
+
+    /// Takes in what a receiver that was given up goes on with, once the queue is empty: the
+    /// sender pushes nothing until then.
+    fn come_back(&self, into: &mut impl Extend<Feed>) -> usize {
+        let mut overrun = self.signal.overrun();
+        if !self.queue.is_empty() {
+            return 0;
+        }
+        let Some(Overrun { epoch, status }) = overrun.take() else { return 0 };
+        self.signal.is_overrun.store(false, Ordering::SeqCst);
+        // What lies between is not known.
+        let base = Base::default();
+        into.extend([Feed::Epoch { epoch, base }, Feed::Source(status)]);
+        2
+    }
+
+    fn is_overrun(&self) -> bool {
+        self.signal.is_overrun.load(Ordering::SeqCst)
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.is_empty() && !self.is_overrun()
     }
 
     /// Waits until something is in the queue (true) or the sender is gone (false).
     pub async fn ready(&self) -> bool {
         poll_fn(|cx| {
-            if !self.queue.is_empty() {
+            if !self.is_empty() {
                 return Poll::Ready(true);
             }
             // Register first and look second, or a push in between would go unseen.
             self.signal.consumer.register(cx.waker());
-            if !self.queue.is_empty() {
+            if !self.is_empty() {
                 return Poll::Ready(true);
             }
             if self.signal.sender_gone.load(Ordering::SeqCst) {
@@ -216,6 +288,57 @@ mod tests {
         assert_eq!(receiver.drain(&mut items, 10), 2);
         drop(receiver);
         assert!(matches!(sender.try_push(live()), Err(FeedError::Closed)));
+    }
+
+    fn names(items: &[Feed]) -> Vec<String> {
+        let name = |item: &Feed| match item {
+            Feed::Event(_) => "event".to_owned(),
+            Feed::Epoch { epoch, .. } => epoch.to_string(),
+            Feed::Source(status) => status.as_str().to_owned(),
+        };
+        items.iter().map(name).collect()
+    }
+
+    fn epoch(name: &str) -> Epoch {
+        Epoch(name.into())
+    }
+
+    #[test]
+    fn a_receiver_that_was_given_up_is_told_after_what_was_queued() {
+        let (sender, receiver) = feed(3);
+        for _ in 0..3 {
+            sender.try_push(Feed::Source(SourceStatus::Stale)).unwrap();
+        }
+        sender.give_up(Overrun { epoch: epoch("a"), status: SourceStatus::Stale });
+        for missed in [
+            live(),
+            Feed::Epoch { epoch: epoch("b"), base: Base::default() },
+            Feed::Source(SourceStatus::Loading),
+        ] {
+            sender.try_push(missed).unwrap();
+        }
+        let mut items = Vec::new();
+        assert_eq!(receiver.drain(&mut items, 2), 2);
+        sender.try_push(live()).unwrap();
+        assert!(!receiver.is_empty());
+        assert_eq!(receiver.drain(&mut items, 8), 3);
+        assert_eq!(names(&items), ["stale", "stale", "stale", "b", "live"]);
+        assert!(receiver.is_empty());
+        sender.try_push(live()).unwrap();
+        assert_eq!(receiver.drain(&mut items, 8), 1, "the queue is as before");
+    }
+
+    #[test]
+    fn a_receiver_that_is_given_up_in_its_sleep_is_woken() {
+        let (sender, receiver) = feed(1);
+        let consumer = std::thread::spawn(move || {
+            assert!(futures_lite::future::block_on(receiver.ready()));
+            let mut items = Vec::new();
+            receiver.drain(&mut items, 8);
+            names(&items)
+        });
+        sender.give_up(Overrun { epoch: epoch("a"), status: SourceStatus::Live });
+        assert_eq!(consumer.join().unwrap(), ["a", "live"]);
     }
 
     #[test]

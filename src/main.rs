@@ -13,7 +13,7 @@ use odin_ws::control::doctor::{self, Question, Role, Root};
 use odin_ws::control::signals::EndSignals;
 use odin_ws::control::{log, machine};
 use odin_ws::ingest::{SimulateError, simulate};
-use odin_ws::runtime::{self, RuntimeError};
+use odin_ws::runtime::{self, Feeding, RuntimeError};
 use odin_ws::tail::{self, TailError, TailSettings};
 
 /// Why a command ended badly.
@@ -71,6 +71,7 @@ fn serve(
 ) -> Result<(), CommandError> {
     let config = config::server_config(&mut values, machine, ServerKind::Serve);
     let (source, allowed) = config::source(&mut values, machine);
+    let events_per_second_max = config::broadcast_rate_max(&mut values);
     let printed = config::print(&values, "serve");
     values.finish()?;
     if matches.get_flag("print-config") {
@@ -78,7 +79,7 @@ fn serve(
         return Ok(());
     }
     start_log(log);
-    Ok(runtime::serve(&config, allowed, source)?)
+    Ok(runtime::serve(&config, Feeding { source, allowed, events_per_second_max })?)
 }
 
 fn publish_simulated(

@@ -19,8 +19,8 @@ use crate::config::{DrainConfig, ServerConfig};
 use crate::control::admin::{Admin, AdminError, AdminState};
 use crate::control::machine::{self, UringError};
 use crate::control::signals::EndSignals;
-use crate::feed::{FEED_CAPACITY, FeedReceiver, FeedSender, feed};
-use crate::ingest::{IngestError, Publisher, Source};
+use crate::feed::{FEED_CAPACITY, FeedReceiver, feed};
+use crate::ingest::{IngestError, Publisher, Source, SourceReport};
 use crate::net::{self, ListenError, ShardCommand, WorkerSettings};
 use crate::shard::{Census, Mode, ShardSettings};
 
@@ -59,27 +59,39 @@ pub enum RuntimeError {
     SourceEnded,
 }
 
-/// Runs `serve`: channels fed by `source`; ends at a signal.
+/// What feeds the channels.
+#[derive(Debug)]
+pub struct Feeding {
+    /// Where messages come from.
+    pub source: Source,
+    /// What covers the channels.
+    pub allowed: Arc<[Pattern]>,
+    /// Events a second that are handed to the shards, at most; 0 is no limit.
+    pub events_per_second_max: u32,
+}
+
+/// Runs `serve`; ends at a signal.
 ///
 /// # Errors
 /// Why it could not start or go on.
-pub fn serve(
-    config: &ServerConfig,
-    allowed: Arc<[Pattern]>,
-    source: Source,
-) -> Result<(), RuntimeError> {
+pub fn serve(config: &ServerConfig, feeding: Feeding) -> Result<(), RuntimeError> {
+    let Feeding { source, allowed, events_per_second_max } = feeding;
     let admin = config.admin_addr.map(Admin::listen).transpose()?;
     let name = source.name();
+    let report = Arc::<SourceReport>::default();
     let (senders, receivers) = (0..config.shards).map(|_| feed(FEED_CAPACITY)).unzip();
     let shards = Shards::start(config, &Mode::Channels { allowed }, receivers)?;
     tracing::info!(addr = %shards.addr, shards = config.shards, source = name, "listening");
     let census = Arc::clone(&shards.census);
     let connection_budget_bytes = config.limits.connection_budget_bytes;
+    let publisher = Publisher::new(senders)
+        .with_rate_max(events_per_second_max)
+        .with_report(Arc::clone(&report));
     block_on(async {
         if let Some(admin) = admin {
-            admin.spawn(AdminState { census, connection_budget_bytes })?;
+            admin.spawn(AdminState { census, source: report, connection_budget_bytes })?;
         }
-        run(shards, config.drain, Some((source, senders))).await
+        run(shards, config.drain, Some((source, publisher))).await
     })
 }
 
@@ -214,12 +226,12 @@ impl Shards {
 async fn run(
     mut shards: Shards,
     drain: DrainConfig,
-    source: Option<(Source, Vec<FeedSender>)>,
+    source: Option<(Source, Publisher)>,
 ) -> Result<(), RuntimeError> {
     let mut signals = EndSignals::new()?;
     let (stop, stopped) = watch::channel(false);
     let ingest = match source {
-        Some((source, senders)) => Some(spawn_ingest(source, senders, stopped)?),
+        Some((source, publisher)) => Some(spawn_ingest(source, publisher, stopped)?),
         None => None,
     };
     let (outcome, drain) = tokio::select! {
@@ -266,13 +278,13 @@ async fn source_end(ingest: Option<SourceEnd>) -> Result<(), RuntimeError> {
 
 fn spawn_ingest(
     source: Source,
-    senders: Vec<FeedSender>,
+    publisher: Publisher,
     stopped: watch::Receiver<bool>,
 ) -> io::Result<SourceEnd> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (has_ended, ended) = oneshot::channel();
     std::thread::Builder::new().name("ingest".into()).spawn(move || {
-        let end = runtime.block_on(crate::ingest::run(source, Publisher::new(senders), stopped));
+        let end = runtime.block_on(crate::ingest::run(source, publisher, stopped));
         // Nobody waits for it any more once the server was told to end.
         has_ended.send(end).unwrap_or_default();
     })?;

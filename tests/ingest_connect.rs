@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use odin_ws::config::Secret;
 use odin_ws::feed::SourceStatus::{Live, Stale};
 use odin_ws::ingest::{
-    CORE_SUBJECTS_DEFAULT, CoreSettings, JetStreamSettings, NatsSettings, Publisher, Source,
-    StreamSettings, run,
+    CORE_SUBJECTS_DEFAULT, ConsumerMode, CoreSettings, JetStreamSettings, NatsSettings, Publisher,
+    Source, StreamSettings, run,
 };
 use support::jwt::Trust;
 use support::nats::NatsServer;
@@ -142,7 +142,8 @@ async fn settings_that_can_never_work_end_the_source_at_once() {
     ];
     for (nats, expected) in cases {
         let stream = StreamSettings::default();
-        let source = Source::JetStream(JetStreamSettings { nats, stream });
+        let source =
+            Source::JetStream(JetStreamSettings { nats, stream, mode: ConsumerMode::Ordered });
         let (_shutdown, flag) = watch::channel(false);
         let error = run(source, Publisher::new(Vec::new()), flag).await.unwrap_err().to_string();
         assert!(error.contains(expected) && !error.contains("s3cret"), "{error}");

@@ -8,7 +8,8 @@ use std::collections::HashSet;
 use async_nats::jetstream;
 use odin_ws::feed::SourceStatus::{Live, Stale};
 use odin_ws::ingest::{
-    JetStreamSettings, SimSettings, SimulateSettings, Source, StreamSettings, simulate,
+    ConsumerMode, JetStreamSettings, SimSettings, SimulateSettings, Source, StreamSettings,
+    simulate,
 };
 use support::nats::NatsServer;
 use support::source::{RunningSource, Told, nats_at};
@@ -32,7 +33,11 @@ async fn what_is_published_arrives() {
     let server = NatsServer::start();
     let nats = nats_at(&server.url());
     let stream = StreamSettings::default();
-    let mut source = RunningSource::start(Source::JetStream(JetStreamSettings { nats, stream }));
+    let mut source = RunningSource::start(Source::JetStream(JetStreamSettings {
+        nats,
+        stream,
+        mode: ConsumerMode::Ordered,
+    }));
     source.epoch_once_live().await;
     let (_shutdown, flag) = watch::channel(false);
     let publisher = tokio::spawn(simulate(settings(&server.url(), 1_000), flag));
@@ -53,7 +58,11 @@ async fn publishing_survives_the_broker_and_the_stream() {
     let mut server = NatsServer::start();
     let nats = nats_at(&server.url());
     let stream = StreamSettings::default();
-    let mut source = RunningSource::start(Source::JetStream(JetStreamSettings { nats, stream }));
+    let mut source = RunningSource::start(Source::JetStream(JetStreamSettings {
+        nats,
+        stream,
+        mode: ConsumerMode::Ordered,
+    }));
     source.epoch_once_live().await;
     let (shutdown, flag) = watch::channel(false);
     let publisher = tokio::spawn(simulate(settings(&server.url(), u64::MAX), flag));

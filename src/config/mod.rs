@@ -28,7 +28,7 @@ use crate::shard::Limits;
 pub use drain::DrainConfig;
 pub use secret::Secret;
 use settings::SETTINGS;
-pub use source::{simulate_settings, source};
+pub use source::{broadcast_rate_max, simulate_settings, source};
 use values::{Origin, Values};
 
 /// The longest close handshake and the longest linger of a refused request.
@@ -366,6 +366,23 @@ mod tests {
             "LOG_LEVEL",
         ] {
             assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn consumers_that_nats_would_refuse_are_told_of() {
+        let broker = ("NATS_URL", "nats://127.0.0.1");
+        let durable = ("JS_CONSUMER_MODE", "durable");
+        let cases = [
+            (("JS_CONSUMER_MODE", "shared"), "must be ordered or durable"),
+            (("JS_CONSUMER_NAME", "a.b"), "the consumer name \"a.b\" is not valid"),
+            (("JS_CONSUMER_INACTIVE_THRESHOLD", "5s"), "an inactive threshold of 5s is too short"),
+        ];
+        for (wrong, expected) in cases {
+            let mut values = values(&[broker, durable, wrong]);
+            source(&mut values, &machine());
+            let text = values.finish().unwrap_err().to_string();
+            assert!(text.contains(expected), "{text}");
         }
     }
 

@@ -10,8 +10,9 @@ use super::instance;
 use super::values::Values;
 use crate::channel::Pattern;
 use crate::ingest::{
-    CORE_SUBJECTS_DEFAULT, CoreSettings, HttpSettings, JetStreamSettings, NatsSettings,
-    SUBJECT_BYTES_MAX, SimSettings, SimulateSettings, Source, StreamSettings,
+    CORE_SUBJECTS_DEFAULT, ConsumerMode, CoreSettings, DurableSettings, HttpSettings,
+    JetStreamSettings, NatsSettings, RATE_MAX, SUBJECT_BYTES_MAX, SimSettings, SimulateSettings,
+    Source, StreamSettings,
 };
 
 const SUBJECTS: &[&str] = &["odin.token.>", "odin.global.>"];
@@ -37,12 +38,11 @@ pub fn source(values: &mut Values, machine: &Machine) -> (Source, Arc<[Pattern]>
         let problem = format!("is missing: the {name} source needs it, such as nats://host:4222");
         values.refuse("NATS_URL", problem);
     }
-    if values.optional("JS_CONSUMER_MODE").is_some_and(|mode| mode != "ordered") {
-        values.refuse("JS_CONSUMER_MODE", "must be ordered, the only mode so far".into());
-    }
+    let mode = consumer_mode(values);
     let sim = sim_settings(values);
     let stream = stream_settings(values);
-    let nats = nats_settings(values, machine);
+    let rate_max = rate(values, "WS_MAX_NATS_RATE");
+    let nats = NatsSettings { rate_max, ..nats_settings(values, machine) };
     let http = http_settings(values);
     let (source, allowed) = match name.as_str() {
         "core" => {
@@ -50,7 +50,7 @@ pub fn source(values: &mut Values, machine: &Machine) -> (Source, Arc<[Pattern]>
             (Source::Core(CoreSettings { nats, subjects: texts(&patterns) }), patterns)
         }
         "jetstream" => {
-            let settings = JetStreamSettings { nats, stream };
+            let settings = JetStreamSettings { nats, stream, mode };
             (Source::JetStream(settings), subjects(values, SUBJECTS))
         }
         "http" => {
@@ -68,6 +68,29 @@ pub fn source(values: &mut Values, machine: &Machine) -> (Source, Arc<[Pattern]>
         _ => {}
     }
     (source, allowed)
+}
+
+/// Events a second that are handed to the shards, at most; 0 is no limit.
+pub fn broadcast_rate_max(values: &mut Values) -> u32 {
+    rate(values, "WS_MAX_BROADCAST_RATE")
+}
+
+fn rate(values: &mut Values, env: &'static str) -> u32 {
+    values.number(env, 0, u64::from(RATE_MAX)) as u32
+}
+
+fn consumer_mode(values: &mut Values) -> ConsumerMode {
+    let name = values.optional("JS_CONSUMER_NAME").unwrap_or_default();
+    let inactive_threshold = values.duration("JS_CONSUMER_INACTIVE_THRESHOLD");
+    let durable = DurableSettings { name, inactive_threshold };
+    match values.optional("JS_CONSUMER_MODE").as_deref() {
+        Some("ordered") | None => ConsumerMode::Ordered,
+        Some("durable") => ConsumerMode::Durable(durable),
+        Some(_) => {
+            values.refuse("JS_CONSUMER_MODE", "must be ordered or durable".into());
+            ConsumerMode::Ordered
+        }
+    }
 }
 
 /// The settings of `simulate`; what ends it comes from the command line alone.
@@ -102,6 +125,7 @@ fn nats_settings(values: &mut Values, machine: &Machine) -> NatsSettings {
         token: secret(values, "NATS_TOKEN"),
         ca_file: values.optional("NATS_CA_FILE").map(PathBuf::from),
         name: instance(values, machine).to_string(),
+        rate_max: 0,
     };
     if values.optional("NATS_URL").is_some() && settings.urls.is_empty() {
         values.refuse("NATS_URL", "holds no address: write nats://host:4222".into());

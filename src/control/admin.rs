@@ -15,6 +15,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::metrics;
+use crate::ingest::SourceReport;
 use crate::shard::Census;
 
 /// What the admin port tells of.
@@ -22,6 +23,8 @@ use crate::shard::Census;
 pub struct AdminState {
     /// The shards' reports.
     pub census: Arc<Census>,
+    /// The source's report.
+    pub source: Arc<SourceReport>,
     /// The budget of a connection, in bytes.
     pub connection_budget_bytes: usize,
 }

@@ -1,11 +1,15 @@
-//! The shards' reports as Prometheus metrics. Made anew at each scrape: between scrapes nothing
+//! The shards' and the source's reports as Prometheus metrics. Made anew at each scrape: between scrapes nothing
 //! is kept in two places.
 
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    CounterVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 use super::admin::AdminState;
 use crate::event::payload_bytes;
+use crate::feed::SourceStatus;
+use crate::ingest::{Counter as ReportCounter, SourceReport};
 use crate::protocol::message::ResumeRefusal;
 use crate::shard::{ShardReport, Stats};
 
@@ -35,6 +39,24 @@ const COUNTERS: [Counter; 13] = [
     }),
     ("ws_age_disconnects_total", "Clients closed because their connection was old", |stats| {
         stats.age_closed
+    }),
+];
+
+/// A counter of the source: its name, help and where it is in the report.
+type SourceCounter = (&'static str, &'static str, fn(&SourceReport) -> &ReportCounter);
+
+const SOURCE_COUNTERS: [SourceCounter; 8] = [
+    ("ws_source_messages_total", "Messages taken from the broker", |source| &source.messages),
+    ("ws_source_events_total", "Events handed to the shards", |source| &source.events),
+    ("ws_source_repeats_total", "Messages that had been handled before", |source| &source.repeats),
+    ("ws_source_refused_total", "Messages whose subject is no channel", |source| &source.refused),
+    ("ws_source_connections_total", "Connections made to the broker", |source| &source.connections),
+    ("ws_source_consumers_total", "Consumers that were read", |source| &source.consumers),
+    ("ws_source_epochs_total", "Epochs announced: the first, and each resync", |source| {
+        &source.epochs
+    }),
+    ("ws_shard_overruns_total", "Shards given up because they took nothing", |source| {
+        &source.overruns
     }),
 ];
 
@@ -73,6 +95,7 @@ pub fn render(state: &AdminState) -> prometheus::Result<String> {
     )?;
     resumes(&registry, &reports)?;
     memory(&registry, state, &reports)?;
+    source(&registry, &state.source)?;
     TextEncoder::new().encode_to_string(&registry.gather())
 }
 
@@ -87,6 +110,31 @@ fn resumes(registry: &Registry, reports: &[ShardReport]) -> prometheus::Result<(
         }
     }
     registry.register(Box::new(counter))
+}
+
+fn source(registry: &Registry, report: &SourceReport) -> prometheus::Result<()> {
+    for (name, help, counter) in SOURCE_COUNTERS {
+        let metric = IntCounter::new(name, help)?;
+        metric.inc_by(counter(report).total());
+        registry.register(Box::new(metric))?;
+    }
+    let status = Opts::new("ws_source_status", "How the source is doing: 1 for the one that holds");
+    let status = IntGaugeVec::new(status, &["status"])?;
+    for known in SourceStatus::ALL {
+        let holds = i64::from(known == report.status());
+        status.with_label_values(&[known.as_str()]).set(holds);
+    }
+    registry.register(Box::new(status))?;
+    let pauses = Opts::new("ws_source_paused_seconds_total", "Time without pulling, by its cause");
+    let pauses = CounterVec::new(pauses, &["cause"])?;
+    for (cause, elapsed) in [
+        ("nats_rate", &report.nats_rate_pause),
+        ("broadcast_rate", &report.broadcast_rate_pause),
+        ("shard", &report.shard_pause),
+    ] {
+        pauses.with_label_values(&[cause]).inc_by(elapsed.seconds());
+    }
+    registry.register(Box::new(pauses))
 }
 
 fn memory(

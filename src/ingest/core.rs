@@ -16,6 +16,7 @@ use super::clock::unix_ms;
 use super::connect::{Connector, End, Link, guard};
 use super::filter::without_covered;
 use super::nats::NatsSettings;
+use super::pace::Pace;
 use super::shutdown::Shutdown;
 use super::stream::parse_subjects;
 use super::{IngestError, Publisher, ShardsGone};
@@ -61,15 +62,18 @@ pub(super) async fn run(
     shutdown: &Shutdown,
 ) -> Result<(), IngestError> {
     let patterns = without_covered(&parse_subjects(&settings.subjects)?);
+    let pace = Pace::new(settings.nats.rate_max, Instant::now());
     let mut connector = Connector::new(settings.nats)?;
     let mut listener = Listener {
         publisher,
+        pace,
         patterns,
         pos: StreamPos::default(),
         dropped_total: 0,
         began: Instant::now(),
     };
     while let Some(link) = connector.connect(shutdown).await {
+        listener.publisher.report().connections.add(1);
         let subscribed = guard(&link, shutdown, listener.subscribe(&link)).await;
         let ended = match subscribed {
             Ok(Some(inbox)) => {
@@ -92,6 +96,7 @@ type Inbox = SelectAll<BoxStream<'static, (usize, Message)>>;
 
 struct Listener {
     publisher: Publisher,
+    pace: Pace,
     patterns: Vec<Pattern>,
     pos: StreamPos,
     dropped_total: u64,
@@ -123,6 +128,9 @@ impl Listener {
         self.dropped_total = 0;
         loop {
             for _ in 0..BATCH_MESSAGES_MAX {
+                if !self.has_room() {
+                    break;
+                }
                 let Some(Some((index, message))) = inbox.next().now_or_never() else { break };
                 self.handle(index, &message).await?;
             }
@@ -133,7 +141,7 @@ impl Listener {
                 biased;
                 () = shutdown.fired() => return Ok(End::Shutdown),
                 // Before the loss of the connection: what had arrived is handled first.
-                Some(next) = inbox.next() => Some(next),
+                Some(next) = self.next(&mut inbox) => Some(next),
                 () = link.lost() => None,
                 // Nothing else may come that would have the drops told.
                 () = tokio::time::sleep(EPOCH_LASTS_MIN), if is_drop_untold => continue,
@@ -146,7 +154,22 @@ impl Listener {
         }
     }
 
+    /// The next message, as soon as the rates allow one.
+    async fn next(&self, inbox: &mut Inbox) -> Option<(usize, Message)> {
+        if !self.has_room() {
+            self.publisher.report().nats_rate_pause.add(self.pace.room().await);
+            self.publisher.room().await;
+        }
+        inbox.next().await
+    }
+
+    fn has_room(&self) -> bool {
+        self.pace.has_room(Instant::now) && self.publisher.has_room()
+    }
+
     async fn handle(&mut self, index: usize, message: &Message) -> Result<(), ShardsGone> {
+        self.pace.count(Instant::now);
+        self.publisher.report().messages.add(1);
         // Where patterns overlap the broker sends a copy for each: the first pattern's counts.
         if self.patterns[..index].iter().any(|pattern| pattern.matches(&message.subject)) {
             return Ok(());

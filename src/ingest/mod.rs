@@ -7,6 +7,8 @@
 //! | file | owns |
 //! |---|---|
 //! | `publisher` | one message to every shard's queue |
+//! | `pace` | PURE: at most so many a second |
+//! | `report` | counters for the admin port |
 //! | `nats` | where NATS is and how to log in, checked at start |
 //! | `connect` | one connection at a time, watched and replaced |
 //! | `retry` | waits with jitter, log lines that do not repeat |
@@ -16,7 +18,7 @@
 //! | `authorities` | a file of certificate authorities |
 //! | `filter` | which subjects to ask for |
 //! | `position` | PURE: where we are in the stream, and what that means |
-//! | `jetstream/` | source: an ordered consumer over a stream |
+//! | `jetstream/` | source: a consumer of its own over a stream, ordered or durable |
 //! | `core` | source: plain NATS pub/sub |
 //! | `http/` | source: a backend that is polled |
 //! | `sim/` | source: made-up tokens; and the command that publishes them |
@@ -31,8 +33,10 @@ mod filter;
 mod http;
 mod jetstream;
 mod nats;
+mod pace;
 mod position;
 mod publisher;
+mod report;
 mod retry;
 mod shutdown;
 mod sim;
@@ -43,9 +47,11 @@ use tokio::sync::watch;
 pub use self::core::{CORE_SUBJECTS_DEFAULT, CoreSettings};
 pub use self::http::{HttpSettings, HttpSettingsError, redacted_http_url};
 pub use authorities::AuthoritiesError;
-pub use jetstream::JetStreamSettings;
+pub use jetstream::{ConsumerMode, DurableSettings, JetStreamSettings};
 pub use nats::{NatsSettings, NatsSettingsError, redacted_url};
+pub use pace::RATE_MAX;
 pub use publisher::{Publisher, SUBJECT_BYTES_MAX, ShardsGone};
+pub use report::{Counter, Elapsed, SourceReport};
 pub use sim::{SimSettings, SimulateError, SimulateSettings, Summary, simulate};
 pub use stream::{StreamSettings, StreamSettingsError, parse_subjects};
 
@@ -101,10 +107,7 @@ impl Source {
                 parse_subjects(&settings.subjects)?;
                 settings.nats.check()?;
             }
-            Self::JetStream(settings) => {
-                settings.stream.check()?;
-                settings.nats.check()?;
-            }
+            Self::JetStream(settings) => settings.check()?,
             Self::Http(settings) => {
                 if let Some(mistake) = settings.mistakes().into_iter().next() {
                     return Err(mistake.into());

@@ -30,6 +30,8 @@ pub struct NatsSettings {
     pub ca_file: Option<PathBuf>,
     /// The name under which the server lists this client: the instance.
     pub name: String,
+    /// Messages taken from the broker in a second, at most; 0 is no limit.
+    pub rate_max: u32,
 }
 
 /// What the operator has to put right.
@@ -104,6 +106,7 @@ impl fmt::Debug for NatsSettings {
             .field("token", &self.token)
             .field("ca_file", &self.ca_file)
             .field("name", &self.name)
+            .field("rate_max", &self.rate_max)
             .finish()
     }
 }

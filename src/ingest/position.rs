@@ -124,6 +124,12 @@ impl Tracker {
         }
     }
 
+    /// Whether the stream ends before our position. Either it lost its tail, or whoever answers for
+    /// it, a node that has just become its leader, has yet to take in what it has.
+    pub(crate) fn is_beyond(&self, sight: Sight) -> bool {
+        self.created_nanos == Some(sight.created_nanos) && sight.last < self.last
+    }
+
     /// Takes in what the stream says before a consumer is made.
     pub(crate) fn contact(&mut self, sight: Sight) -> Contact {
         self.consumer = 0;
@@ -131,7 +137,7 @@ impl Tracker {
         let why = match self.created_nanos {
             None => Some(Why::First),
             Some(created) if created != sight.created_nanos => Some(Why::Recreated),
-            Some(_) if self.has_regressed || sight.last < self.last => Some(Why::Regressed),
+            Some(_) if self.has_regressed || self.is_beyond(sight) => Some(Why::Regressed),
             Some(_) => None,
         };
         if let Some(why) = why {
@@ -148,6 +154,13 @@ impl Tracker {
         self.is_overlap_due =
             self.stored_nanos.is_some() && sight.first <= self.last && self.last > 0;
         Contact::Continues
+    }
+
+    /// Goes on with another consumer, which has delivered up to `consumer` and will repeat what
+    /// is handled and leave out nothing that is not.
+    pub(crate) fn change_consumer(&mut self, consumer: u64) {
+        self.consumer = consumer;
+        self.is_overlap_due = false;
     }
 
     /// Takes in a message: its sequences and its store time in nanoseconds.
@@ -262,6 +275,8 @@ mod tests {
         ];
         for (name, seen, expected, start) in cases {
             let mut tracker = reader_at(10, Holes::Never);
+            let is_beyond = expected == Contact::Fresh(Why::Regressed);
+            assert_eq!(tracker.is_beyond(seen), is_beyond, "{name}");
             assert_eq!(tracker.contact(seen), expected, "{name}");
             assert_eq!(tracker.start(), start, "{name}");
         }
@@ -325,6 +340,22 @@ mod tests {
         let mut tracker = Tracker::default();
         assert_eq!(tracker.contact(sight(5_000, 5_100)), Contact::Fresh(Why::First));
         assert_eq!(tracker.step(5_003, 1, 1), Step::DeliverAfterLoss, "three aged while starting");
+    }
+
+    #[test]
+    fn a_durable_consumer_repeats_and_goes_on() {
+        let mut tracker = reader_at(10, Holes::Never);
+        tracker.change_consumer(40);
+        let cases = [
+            ((8, 41, 8), Step::Repeat),
+            ((10, 42, 10), Step::Repeat),
+            ((11, 43, 11), Step::Deliver),
+            ((9, 44, 9), Step::Repeat),
+            ((12, 46, 12), Step::Hole),
+        ];
+        for ((stream, consumer, stored), expected) in cases {
+            assert_eq!(tracker.step(stream, consumer, stored), expected, "{stream} as {consumer}");
+        }
     }
 
     #[test]

@@ -2,16 +2,24 @@
 //!
 //! Owns the previous position of each channel (`prev`) and the fan-out to the queues, and lets
 //! only valid channel names through: brokers accept subjects that nobody could subscribe to, even
-//! ones with wildcards in them. It knows no broker. Bounds: at most [`CHANNELS_MAX`] channels are remembered (beyond that the memory
-//! of `prev` starts afresh and the next message of each channel says 0, "none known"); a full
-//! queue makes [`Publisher::publish`] wait, which stops the source from pulling more.
+//! ones with wildcards in them. It knows no broker.
+//!
+//! Bounds. At most [`CHANNELS_MAX`] channels are remembered (beyond that the memory of `prev`
+//! starts afresh and the next message of each channel says 0, "none known"). A full queue makes
+//! [`Publisher::publish`] wait, which stops the source from pulling more; the other shards have
+//! been given everything up to and with this message by then. A shard that takes nothing for
+//! [`SHARD_PATIENCE`] is given up: the others go on, and it is told the epoch again when it comes
+//! back, so that its clients reload.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use super::pace::Pace;
+use super::report::SourceReport;
 use crate::channel::Pattern;
 use crate::event::{Base, Epoch, Event, Incoming, Position, StreamPos};
-use crate::feed::{Feed, FeedError, FeedSender, SourceStatus};
+use crate::feed::{Feed, FeedError, FeedSender, Overrun, SourceStatus};
 
 /// Channels whose previous position is remembered: 200,000 x about 100 bytes = 20 MB.
 const CHANNELS_MAX: usize = 200_000;
@@ -21,6 +29,14 @@ pub const SUBJECT_BYTES_MAX: usize = 256;
 
 /// Messages pushed before the shards are woken even though the source has more at hand.
 const BATCH_EVENTS_MAX: usize = 256;
+
+/// How long a shard may take nothing while its queue is full, before the others go on without it.
+/// A turn of a shard takes 50 ms at most: one that has none in this time is stuck.
+const SHARD_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The patience is waited for in so many parts: if the whole process did not run for a while, that
+/// is one of them and no shard's fault.
+const PATIENCE_PARTS: u32 = 20;
 
 /// Every shard has ended: the process is shutting down and the source should return.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,8 +49,11 @@ pub struct Publisher {
     shards: Vec<FeedSender>,
     previous: HashMap<Arc<str>, StreamPos>,
     unwoken: usize,
+    epoch: Option<Epoch>,
     status: SourceStatus,
-    refused_total: u64,
+    pace: Pace,
+    patience: Duration,
+    report: Arc<SourceReport>,
 }
 
 impl Publisher {
@@ -44,9 +63,45 @@ impl Publisher {
             shards,
             previous: HashMap::new(),
             unwoken: 0,
+            epoch: None,
             status: SourceStatus::Connecting,
-            refused_total: 0,
+            pace: Pace::new(0, Instant::now()),
+            patience: SHARD_PATIENCE,
+            report: Arc::default(),
         }
+    }
+
+    /// Hands at most so many events a second to the shards; 0 is no limit.
+    #[must_use]
+    pub fn with_rate_max(self, events_per_second: u32) -> Self {
+        Self { pace: Pace::new(events_per_second, Instant::now()), ..self }
+    }
+
+    /// Counts into `report`.
+    #[must_use]
+    pub fn with_report(self, report: Arc<SourceReport>) -> Self {
+        Self { report, ..self }
+    }
+
+    /// Where the source counts.
+    pub(crate) fn report(&self) -> &Arc<SourceReport> {
+        &self.report
+    }
+
+    /// The rate, if it is limited.
+    pub(crate) fn rate_max(&self) -> Option<u32> {
+        self.pace.per_second()
+    }
+
+    /// Whether the rate allows one more event now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.pace.has_room(Instant::now)
+    }
+
+    /// Waits until the rate allows one more event. Sources wait before they take a message, so
+    /// that they can be ended while they do.
+    pub(crate) async fn room(&self) {
+        self.report.broadcast_rate_pause.add(self.pace.room().await);
     }
 
     /// Envelopes one message and pushes it to every shard. Shards are woken by [`Self::flush`],
@@ -61,6 +116,8 @@ impl Publisher {
             return Ok(());
         };
         let event = Arc::new(Event::new(incoming, channel, prev));
+        self.pace.count(Instant::now);
+        self.report.events.add(1);
         self.push(&Feed::Event(event)).await
     }
 
@@ -88,6 +145,8 @@ impl Publisher {
     /// [`ShardsGone`] at shutdown.
     pub async fn epoch_with(&mut self, epoch: Epoch, base: Base) -> Result<(), ShardsGone> {
         self.previous.clear();
+        self.epoch = Some(epoch.clone());
+        self.report.epochs.add(1);
         self.push(&Feed::Epoch { epoch, base }).await?;
         self.flush();
         Ok(())
@@ -101,6 +160,7 @@ impl Publisher {
     pub async fn status(&mut self, status: SourceStatus) -> Result<(), ShardsGone> {
         if status != self.status {
             self.status = status;
+            self.report.set_status(status);
             self.push(&Feed::Source(status)).await?;
         }
         self.flush();
@@ -140,32 +200,80 @@ impl Publisher {
     }
 
     fn refuse(&mut self, subject: &str, pos: StreamPos) {
-        self.refused_total += 1;
+        self.report.refused.add(1);
+        let refused_total = self.report.refused.total();
         // The 1st, 2nd, 4th, 8th and so on.
-        if self.refused_total.is_power_of_two() {
+        if refused_total.is_power_of_two() {
             let subject: String = subject.chars().take(SUBJECT_BYTES_MAX).collect();
-            let refused_total = self.refused_total;
             tracing::warn!(?subject, %pos, refused_total, "not a valid channel: message left out");
         }
     }
 
+    /// Gives every shard what has room for it at once, and waits for the others.
     async fn push(&mut self, item: &Feed) -> Result<(), ShardsGone> {
-        for shard in &self.shards {
-            let mut pending = item.clone();
-            while let Err(error) = shard.try_push(pending) {
-                match error {
-                    FeedError::Closed => return Err(ShardsGone),
-                    FeedError::Full(handed_back) => pending = handed_back,
-                }
-                self.shards.iter().for_each(FeedSender::wake);
-                shard.space().await;
+        let mut full = Vec::new();
+        for (index, shard) in self.shards.iter().enumerate() {
+            match shard.try_push(item.clone()) {
+                Ok(()) => {}
+                Err(FeedError::Full(_)) => full.push(index),
+                Err(FeedError::Closed) => return Err(ShardsGone),
             }
+        }
+        if !full.is_empty() {
+            self.push_when_there_is_room(item, full).await?;
         }
         self.unwoken += 1;
         if self.unwoken >= BATCH_EVENTS_MAX {
             self.flush();
         }
         Ok(())
+    }
+
+    async fn push_when_there_is_room(
+        &mut self,
+        item: &Feed,
+        mut full: Vec<usize>,
+    ) -> Result<(), ShardsGone> {
+        self.shards.iter().for_each(FeedSender::wake);
+        let began = Instant::now();
+        let mut parts = 0;
+        while let Some(&index) = full.first() {
+            let shard = &self.shards[index];
+            let has_room = tokio::time::timeout(self.patience / PATIENCE_PARTS, shard.space());
+            parts += u32::from(has_room.await.is_err());
+            let mut still_full = Vec::new();
+            for index in full {
+                match self.shards[index].try_push(item.clone()) {
+                    Ok(()) => {}
+                    Err(FeedError::Full(_)) => still_full.push(index),
+                    Err(FeedError::Closed) => return Err(ShardsGone),
+                }
+            }
+            full = still_full;
+            if parts >= PATIENCE_PARTS && self.give_up(&full) {
+                break;
+            }
+        }
+        self.report.shard_pause.add(began.elapsed());
+        Ok(())
+    }
+
+    /// Goes on without these shards; false before the stream is known, when nothing is pushed that
+    /// could fill a queue.
+    fn give_up(&self, shards: &[usize]) -> bool {
+        let Some(epoch) = &self.epoch else { return false };
+        for &shard in shards {
+            let patience = self.patience;
+            tracing::error!(
+                shard,
+                ?patience,
+                "the shard takes nothing: the others go on without it"
+            );
+            self.report.overruns.add(1);
+            let overrun = Overrun { epoch: epoch.clone(), status: self.status };
+            self.shards[shard].give_up(overrun);
+        }
+        true
     }
 }
 
@@ -207,24 +315,97 @@ mod tests {
         assert_eq!(prev, ['0', '0', '1']);
     }
 
+    fn on_tokio<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(work)
+    }
+
+    fn positions(items: &[Feed]) -> Vec<u64> {
+        let events = items.iter().filter_map(|item| match item {
+            Feed::Event(event) => Some(event.position().pos.0),
+            _ => None,
+        });
+        events.collect()
+    }
+
     #[test]
     fn a_full_queue_holds_the_publisher_until_it_is_drained() {
         let (sender, receiver) = feed(1);
         let mut publisher = Publisher::new(vec![sender]);
-        std::thread::scope(|scope| {
-            let consumer = scope.spawn(|| {
-                let mut items = Vec::new();
-                while items.len() < 100 {
-                    assert!(block_on(receiver.ready()));
-                    receiver.drain(&mut items, 1);
-                }
-            });
+        let consumer = std::thread::spawn(move || {
+            let mut items = Vec::new();
+            while items.len() < 100 {
+                assert!(block_on(receiver.ready()));
+                receiver.drain(&mut items, 1);
+            }
+            positions(&items)
+        });
+        on_tokio(async {
             for pos in 1..=100 {
-                block_on(publisher.publish(&incoming("a", pos))).unwrap();
+                publisher.publish(&incoming("a", pos)).await.unwrap();
             }
             publisher.flush();
-            consumer.join().unwrap();
         });
+        assert_eq!(consumer.join().unwrap(), (1..=100).collect::<Vec<u64>>());
+        assert_eq!(publisher.report().overruns.total(), 0);
+    }
+
+    #[test]
+    fn while_one_shard_is_full_the_others_have_everything_up_to_the_message_at_hand() {
+        let (blocked, blocked_end) = feed(3);
+        let (other, other_end) = feed(64);
+        let mut publisher = Publisher::new(vec![blocked, other]);
+        on_tokio(async {
+            for pos in 1..=3 {
+                publisher.publish(&incoming("a", pos)).await.unwrap();
+            }
+            let mut theirs = Vec::new();
+            {
+                let message = incoming("a", 4);
+                let mut waiting = std::pin::pin!(publisher.publish(&message));
+                let is_done = futures_lite::future::poll_once(waiting.as_mut()).await.is_some();
+                assert!(!is_done);
+                other_end.drain(&mut theirs, 64);
+                assert_eq!(positions(&theirs), [1, 2, 3, 4]);
+                let mut ours = Vec::new();
+                blocked_end.drain(&mut ours, 2);
+                waiting.await.unwrap();
+                blocked_end.drain(&mut ours, 64);
+                assert_eq!(positions(&ours), [1, 2, 3, 4]);
+            }
+        });
+    }
+
+    #[test]
+    fn a_shard_that_takes_nothing_is_given_up_and_told_when_it_comes_back() {
+        let (stuck, stuck_end) = feed(3);
+        let (other, other_end) = feed(64);
+        let patience = Duration::from_millis(100);
+        let mut publisher = Publisher { patience, ..Publisher::new(vec![stuck, other]) };
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        on_tokio(async {
+            publisher.epoch(Epoch("e".into())).await.unwrap();
+            for pos in 1..=20 {
+                publisher.publish(&incoming("a", pos)).await.unwrap();
+            }
+            publisher.status(SourceStatus::Live).await.unwrap();
+            stuck_end.drain(&mut ours, 64);
+            for pos in 21..=22 {
+                publisher.publish(&incoming("a", pos)).await.unwrap();
+            }
+            stuck_end.drain(&mut ours, 64);
+            other_end.drain(&mut theirs, 64);
+        });
+        assert_eq!(positions(&theirs), (1..=22).collect::<Vec<u64>>());
+        assert_eq!(positions(&ours), [1, 2, 21, 22]);
+        let told: Vec<&Feed> = ours.iter().filter(|item| !matches!(item, Feed::Event(_))).collect();
+        assert!(
+            matches!(
+                told[..],
+                [Feed::Epoch { .. }, Feed::Epoch { .. }, Feed::Source(SourceStatus::Live)]
+            ),
+            "{told:?}"
+        );
+        assert_eq!(publisher.report().overruns.total(), 1);
     }
 
     #[test]
@@ -237,7 +418,7 @@ mod tests {
         }
         let mut items = Vec::new();
         assert_eq!(receiver.drain(&mut items, 8), 1);
-        assert_eq!(publisher.refused_total, 6);
+        assert_eq!(publisher.report().refused.total(), 6);
     }
 
     #[test]

@@ -80,6 +80,18 @@ pub enum StreamSettingsError {
         "a maximum age of {0:?} is not possible: set JS_STREAM_MAX_AGE to 0 or to 100ms and more"
     )]
     MaxAge(Duration),
+    /// A consumer name that JetStream does not take.
+    #[error(
+        "the consumer name {0:?} is not valid: 1 to 64 letters, digits, - and _, set \
+         JS_CONSUMER_NAME"
+    )]
+    ConsumerName(String),
+    /// A durable consumer that would disappear between two connections.
+    #[error(
+        "an inactive threshold of {0:?} is too short: set JS_CONSUMER_INACTIVE_THRESHOLD to 30s \
+         or more"
+    )]
+    InactiveThreshold(Duration),
 }
 
 impl StreamSettings {
@@ -164,6 +176,16 @@ pub(crate) enum StreamError {
     NoAnswer,
     #[error("the stream does not exist")]
     Missing,
+    #[error(
+        "another process reads the durable consumer {0}, and instances never share one: give each \
+         instance a WS_INSTANCE of its own"
+    )]
+    ConsumerTaken(String),
+    #[error(
+        "a consumer {0} exists that is not a durable one of odin-ws: set another JS_CONSUMER_NAME, \
+         or delete it"
+    )]
+    ConsumerForeign(String),
     #[error("JetStream refuses: {0}")]
     Refused(String),
     #[error("a request to JetStream failed: {0}")]

@@ -8,8 +8,10 @@
 pub mod backend;
 pub mod broker;
 pub mod client;
+pub mod cluster;
 pub mod jwt;
 pub mod nats;
+pub mod proxy;
 pub mod server;
 pub mod source;
 

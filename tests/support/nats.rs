@@ -9,6 +9,7 @@ use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -93,6 +94,13 @@ impl NatsServer {
         self.signal("-STOP");
     }
 
+    /// Has the running server read its configuration file again (SIGHUP).
+    pub(crate) fn reload(&mut self, settings: &str) {
+        self.configure(settings);
+        std::fs::write(self.dir.join("server.conf"), self.config()).unwrap();
+        self.signal("-HUP");
+    }
+
     /// Replaces the lines that were added to the configuration file, for the next start.
     pub(crate) fn configure(&mut self, settings: &str) {
         settings.clone_into(&mut self.settings);
@@ -151,8 +159,9 @@ impl NatsServer {
     fn config(&self) -> String {
         format!(
             "listen: \"127.0.0.1:{port}\"\n\
-             jetstream {{ store_dir: \"{store}\", sync_interval: always }}\n\
+             jetstream {{ store_dir: \"{store}\"{sync} }}\n\
              {settings}\n",
+            sync = if version() >= (2, 10) { ", sync_interval: always" } else { "" },
             port = self.port.map_or(-1, i32::from),
             store = self.dir.join("store").display(),
             settings = self.settings,
@@ -199,6 +208,17 @@ fn follow(lines: Lines<BufReader<ChildStderr>>) -> UnboundedReceiver<String> {
         }
     });
     receiver
+}
+
+/// Major and minor version of the server under test.
+fn version() -> (u32, u32) {
+    static VERSION: OnceLock<(u32, u32)> = OnceLock::new();
+    *VERSION.get_or_init(|| {
+        let output = Command::new(binary()).arg("--version").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut numbers = text.split(['v', '.']).filter_map(|part| part.trim().parse().ok());
+        (numbers.next().unwrap(), numbers.next().unwrap())
+    })
 }
 
 /// `ODIN_NATS_SERVER` if set, else `nats-server` on the PATH, else the one in `.venv/bin`.

@@ -1,17 +1,18 @@
-//! One ephemeral pull consumer: how it is made, and when it has caught up.
+//! One pull consumer: how the ordered one is made, how either is read, when it has caught up.
 //!
-//! It acknowledges nothing, lives in memory on one server and disappears by itself: the position
-//! is ours. Bounds: at most [`PULL_MESSAGES`] x 1.5 messages are under way, so that a source
-//! that is not read (a shard's queue is full) leaves the backlog in the stream.
+//! The ordered one acknowledges nothing, lives in memory on one server and disappears by itself:
+//! the position is ours. Bounds: at most [`PULL_MESSAGES`] x 1.5 messages are under way, so that
+//! a source that is not read (a shard's queue is full) leaves the backlog in the stream.
 
 use std::time::Duration;
 
-use async_nats::jetstream::Context;
+use async_nats::Subject;
 use async_nats::jetstream::consumer::pull::{Config, Stream as Messages};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, ReplayPolicy};
 use async_nats::jetstream::stream::{
     Config as StreamConfig, ConsumerError, ConsumerErrorKind, Info, RetentionPolicy,
 };
+use async_nats::jetstream::{Context, Message};
 
 use crate::channel::Pattern;
 use crate::event::Epoch;
@@ -34,6 +35,12 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// The server removes a consumer that nobody reads after this time.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
 
+/// Messages to ask for at once if so many are wanted in a second: what is under way is handled
+/// within about two seconds, long before the server sends it again.
+pub(super) fn pull_messages(rate_max: Option<u32>) -> usize {
+    rate_max.map_or(PULL_MESSAGES, |rate| PULL_MESSAGES.min(rate as usize))
+}
+
 /// What a consumer is made from.
 pub(super) struct Request<'a> {
     pub(super) keeper: &'a StreamKeeper,
@@ -42,15 +49,24 @@ pub(super) struct Request<'a> {
     /// The stream sequence to begin with; `None` for the oldest.
     pub(super) start: Option<u64>,
     pub(super) sight: Sight,
+    /// The durable consumer that takes over when this one has caught up.
+    pub(super) successor: Option<Consumer<Config>>,
+    /// Messages asked for at once.
+    pub(super) pull: usize,
 }
 
 /// A consumer that is being read.
 pub(super) struct Opened {
     pub(super) messages: Messages,
     pub(super) plan: FilterPlan,
+    context: Context,
     consumer: Consumer<Config>,
+    successor: Option<Consumer<Config>>,
+    /// Where to acknowledge what was handled; empty unless the consumer wants that.
+    handled: Vec<Subject>,
     sight: Sight,
     is_caught_up: bool,
+    pull: usize,
 }
 
 /// How the configured subjects are cut out of the stream.
@@ -98,29 +114,32 @@ impl Request<'_> {
         plan: FilterPlan,
     ) -> Result<Opened, StreamError> {
         let config = self.config(&plan);
-        let consumer =
-            context.create_consumer_on_stream(config, self.stream).await.map_err(explain)?;
+        let consumer = context
+            .create_consumer_on_stream(config, self.stream)
+            .await
+            .map_err(|e| explain(&e))?;
         // Between the contact and now the stream may have been deleted and made again.
         let now = self.keeper.info(context).await?;
         if now.created.unix_timestamp_nanos() != self.sight.created_nanos {
             return Err(StreamError::Missing);
         }
-        let messages = consumer
-            .stream()
-            .max_messages_per_batch(PULL_MESSAGES)
-            .expires(PULL_EXPIRES)
-            .heartbeat(HEARTBEAT)
-            .messages()
-            .await
-            .map_err(|error| StreamError::Failed(error.to_string()))?;
+        let messages = pull(&consumer, self.pull).await?;
         let is_caught_up = consumer.cached_info().num_pending == 0;
-        Ok(Opened { messages, plan, consumer, sight: self.sight, is_caught_up })
+        Ok(Opened {
+            messages,
+            plan,
+            context: context.clone(),
+            consumer,
+            successor: self.successor,
+            handled: Vec::new(),
+            sight: self.sight,
+            is_caught_up,
+            pull: self.pull,
+        })
     }
 
     fn config(&self, plan: &FilterPlan) -> Config {
-        let mut filters: Vec<String> =
-            plan.server_filters().iter().map(ToString::to_string).collect();
-        let filter_subject = if filters.len() == 1 { filters.remove(0) } else { String::new() };
+        let (filter_subject, filter_subjects) = server_filters(plan);
         Config {
             name: Some(consumer_name(self.instance)),
             description: Some("odin-ws, ordered".to_owned()),
@@ -134,13 +153,68 @@ impl Request<'_> {
             num_replicas: 1,
             memory_storage: true,
             filter_subject,
-            filter_subjects: filters,
+            filter_subjects,
             ..Config::default()
         }
     }
 }
 
+/// Begins to pull.
+async fn pull(consumer: &Consumer<Config>, messages: usize) -> Result<Messages, StreamError> {
+    let pulling = consumer
+        .stream()
+        .max_messages_per_batch(messages)
+        .expires(PULL_EXPIRES)
+        .heartbeat(HEARTBEAT)
+        .messages();
+    pulling.await.map_err(|error| StreamError::Failed(error.to_string()))
+}
+
+/// The filters of a consumer as its configuration has them: one, or several.
+pub(super) fn server_filters(plan: &FilterPlan) -> (String, Vec<String>) {
+    let mut filters: Vec<String> = plan.server_filters().iter().map(ToString::to_string).collect();
+    let filter = if filters.len() == 1 { filters.remove(0) } else { String::new() };
+    (filter, filters)
+}
+
 impl Opened {
+    /// Whether it is time for the durable consumer to take over.
+    pub(super) fn has_to_hand_over(&self) -> bool {
+        self.is_caught_up && self.successor.is_some()
+    }
+
+    /// Reads the durable consumer from now on; the sequence of its last delivery so far.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub(super) async fn hand_over(&mut self) -> Result<Option<u64>, StreamError> {
+        let Some(durable) = self.successor.take() else { return Ok(None) };
+        self.messages = pull(&durable, self.pull).await?;
+        let ordered = std::mem::replace(&mut self.consumer, durable);
+        let (name, stream) = (&ordered.cached_info().name, &ordered.cached_info().stream_name);
+        if let Err(error) = self.context.delete_consumer_from_stream(name, stream).await {
+            // The server does it after the inactive threshold.
+            tracing::debug!(consumer = name, %error, "the ordered consumer was not removed");
+        }
+        Ok(Some(self.consumer.cached_info().delivered.consumer_sequence))
+    }
+
+    /// Takes in that every shard's queue has this message, or needs it no more.
+    pub(super) fn handled(&mut self, message: &Message) {
+        if self.consumer.cached_info().config.ack_policy == AckPolicy::Explicit {
+            self.handled.extend(message.reply.clone());
+        }
+    }
+
+    /// Acknowledges what was handled. What does not arrive is sent again, and dropped.
+    pub(super) async fn acknowledge(&mut self) {
+        for reply in self.handled.drain(..) {
+            if let Err(error) = self.context.client().publish(reply, "+ACK".into()).await {
+                tracing::debug!(%error, "a message was not acknowledged");
+            }
+        }
+    }
+
     /// The epoch of the stream that is being read.
     pub(super) fn epoch(&self) -> Epoch {
         epoch(&self.consumer.cached_info().stream_name, self.sight.created_nanos)
@@ -174,15 +248,19 @@ pub(super) fn epoch(stream: &str, created_nanos: i128) -> Epoch {
 
 /// A name that tells operators whose consumer it is, and that was never used before.
 fn consumer_name(instance: &str) -> String {
-    let plain: String = instance
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' })
-        .take(64)
-        .collect();
-    format!("odin-ws-{plain}-{:08x}", rand::random::<u32>())
+    format!("odin-ws-{}-{:08x}", plain_name(instance), rand::random::<u32>())
 }
 
-fn explain(error: ConsumerError) -> StreamError {
+/// An instance's name with what the names of consumers may hold.
+pub(super) fn plain_name(instance: &str) -> String {
+    let plain = instance.chars().map(|c| match c {
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '-' => c,
+        _ => '_',
+    });
+    plain.take(64).collect()
+}
+
+pub(super) fn explain(error: &ConsumerError) -> StreamError {
     match error.kind() {
         ConsumerErrorKind::JetStream(refusal) => refusal.into(),
         ConsumerErrorKind::TimedOut => StreamError::NoAnswer,

@@ -1,4 +1,4 @@
-//! The JetStream source: one ordered consumer per instance, its position kept by us.
+//! The JetStream source: one consumer per instance, ordered or durable, its position kept by us.
 //!
 //! ```text
 //!  connect -> stream as configured -> contact (epoch?) -> consumer from our position -> read
@@ -7,7 +7,8 @@
 //!     '------------------------------- connection lost --------------------------------'
 //! ```
 //!
-//! [`consumer`] makes consumers, [`unreadable`] gets past messages that the client library
+//! [`consumer`] makes consumers, [`durable`] the one that the ordered one hands over to in durable
+//! mode, [`unreadable`] gets past messages that the client library
 //! cannot parse, [`Tracker`] decides what a contact and a message mean, and this file acts on it.
 //! The epoch is derived from the stream alone (name and creation time), so that it is the same
 //! on every instance. When a stream that was not made anew has lost messages (the broker lost
@@ -15,6 +16,7 @@
 //! one is announced again, upon which the shards drop their logs and tell their clients.
 
 mod consumer;
+mod durable;
 mod unreadable;
 
 use std::time::{Duration, Instant};
@@ -24,8 +26,11 @@ use async_nats::jetstream::{self, Context, Message};
 use futures_util::{FutureExt, StreamExt};
 
 use self::consumer::Opened;
+use self::durable::Durable;
+pub use self::durable::DurableSettings;
 use super::connect::{Connector, End, Link, guard};
 use super::nats::NatsSettings;
+use super::pace::Pace;
 use super::position::{Contact, Step, Tracker, Why};
 use super::retry::Retry;
 use super::shutdown::Shutdown;
@@ -42,6 +47,10 @@ const BATCH_MESSAGES_MAX: usize = 256;
 /// what it had announced may have aged away in the meantime.
 const CATCH_UP_SILENCE: Duration = Duration::from_secs(1);
 
+/// Times that a stream may say that it ends before our position until it is believed: a second or
+/// two. To believe it makes every client reload.
+const DOUBTS_MAX: u32 = 4;
+
 /// The JetStream source's settings.
 #[derive(Debug, Clone)]
 pub struct JetStreamSettings {
@@ -49,6 +58,33 @@ pub struct JetStreamSettings {
     pub nats: NatsSettings,
     /// The stream, and the subjects that are read from it.
     pub stream: StreamSettings,
+    /// How it is read.
+    pub mode: ConsumerMode,
+}
+
+/// How the stream is read. In either mode every instance has a consumer of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum ConsumerMode {
+    /// By an ephemeral consumer that acknowledges nothing.
+    #[default]
+    Ordered,
+    /// By a durable consumer; a message is acknowledged when every shard's queue has it.
+    Durable(DurableSettings),
+}
+
+impl JetStreamSettings {
+    /// Checks what can be checked without a broker.
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub fn check(&self) -> Result<(), IngestError> {
+        self.stream.check()?;
+        if let ConsumerMode::Durable(durable) = &self.mode {
+            durable.check()?;
+        }
+        self.nats.check()?;
+        Ok(())
+    }
 }
 
 /// Reads until shutdown.
@@ -60,11 +96,21 @@ pub(super) async fn run(
     publisher: Publisher,
     shutdown: &Shutdown,
 ) -> Result<(), IngestError> {
-    let subjects = settings.stream.check()?;
+    settings.check()?;
+    let instance = settings.nats.name.clone();
+    let durable = match &settings.mode {
+        ConsumerMode::Ordered => None,
+        ConsumerMode::Durable(durable) => Some(Durable::new(durable, &instance)),
+    };
+    let pace = Pace::new(settings.nats.rate_max, Instant::now());
+    let rate_max = pace.per_second().into_iter().chain(publisher.rate_max()).min();
     let mut reader = Reader {
         publisher,
-        subjects,
-        instance: settings.nats.name.clone(),
+        pace,
+        pull: consumer::pull_messages(rate_max),
+        subjects: settings.stream.check()?,
+        instance,
+        durable,
         connector: Connector::new(settings.nats)?,
         keeper: StreamKeeper::new(settings.stream),
         tracker: Tracker::default(),
@@ -72,6 +118,7 @@ pub(super) async fn run(
         progress: Progress::default(),
     };
     while let Some(link) = reader.connector.connect(shutdown).await {
+        reader.publisher.report().connections.add(1);
         match reader.follow(&link, shutdown).await {
             Ok(End::Lost) => reader.connector.lost(&link),
             Ok(End::Shutdown) | Err(ShardsGone) => break,
@@ -118,14 +165,20 @@ impl From<StreamError> for Stop {
 struct Progress {
     has_seen_stream: bool,
     has_been_live: bool,
+    /// Times in a row that the stream's end was not believed.
+    doubts: u32,
     /// Consumers in a row that were opened and ended without one new message.
     barren: u32,
 }
 
 struct Reader {
     publisher: Publisher,
+    pace: Pace,
+    /// Messages asked for at once.
+    pull: usize,
     subjects: Vec<Pattern>,
     instance: String,
+    durable: Option<Durable>,
     connector: Connector,
     keeper: StreamKeeper,
     tracker: Tracker,
@@ -140,6 +193,7 @@ impl Reader {
         loop {
             let stop = match self.open(&context, link, shutdown).await {
                 Ok(mut opened) => {
+                    self.publisher.report().consumers.add(1);
                     let before = self.tracker.last();
                     let stop = self.read(&mut opened, link, shutdown).await;
                     // What came before the end is not to wait for the next consumer.
@@ -193,9 +247,24 @@ impl Reader {
             let search = unreadable::search(context, &info.config.name, &plan, self.tracker.last());
             if let Some(sequence) = guard(link, shutdown, search).await?? {
                 self.tracker.skip_to(sequence);
+                self.durable.iter_mut().for_each(Durable::spoil);
             }
         }
         let sight = consumer::sight(&info, &plan);
+        if self.tracker.is_beyond(sight) && self.progress.doubts < DOUBTS_MAX {
+            self.progress.doubts += 1;
+            return Err(Stop::Broken(
+                "the stream ends before our position: asked again".to_owned(),
+            ));
+        }
+        self.progress.doubts = 0;
+        let successor = match &mut self.durable {
+            None => None,
+            Some(durable) => {
+                let prepared = durable.prepare(context, &info.config.name, &plan, sight);
+                Some(guard(link, shutdown, prepared).await??)
+            }
+        };
         let contact = self.tracker.contact(sight);
         let epoch = consumer::epoch(&info.config.name, sight.created_nanos);
         self.announce(contact, epoch, sight.base()).await?;
@@ -205,6 +274,8 @@ impl Reader {
             instance: &self.instance,
             start: self.tracker.start(),
             sight,
+            successor,
+            pull: self.pull,
         };
         Ok(guard(link, shutdown, request.open(context, plan)).await??)
     }
@@ -238,7 +309,7 @@ impl Reader {
     /// Reads one consumer until it ends; says why it did.
     async fn read(&mut self, opened: &mut Opened, link: &Link, shutdown: &Shutdown) -> Stop {
         loop {
-            let next = match self.drain(opened).await {
+            let next = match self.advance(opened, link, shutdown).await {
                 Ok(()) => self.next(opened, link, shutdown).await,
                 Err(stop) => Err(stop),
             };
@@ -253,9 +324,29 @@ impl Reader {
         }
     }
 
+    /// Handles what is at hand, acknowledges it, and changes to the durable consumer if it is time.
+    async fn advance(
+        &mut self,
+        opened: &mut Opened,
+        link: &Link,
+        shutdown: &Shutdown,
+    ) -> Result<(), Stop> {
+        self.drain(opened).await?;
+        guard(link, shutdown, opened.acknowledge()).await?;
+        if opened.has_to_hand_over()
+            && let Some(delivered) = guard(link, shutdown, opened.hand_over()).await??
+        {
+            self.tracker.change_consumer(delivered);
+        }
+        Ok(())
+    }
+
     /// Handles what is at hand, up to a batch, and wakes the shards once for all of it.
     async fn drain(&mut self, opened: &mut Opened) -> Result<(), Stop> {
         for _ in 0..BATCH_MESSAGES_MAX {
+            if !self.has_room() {
+                break;
+            }
             let Some(item) = opened.messages.next().now_or_never() else { break };
             self.handle(item, opened).await?;
         }
@@ -273,6 +364,9 @@ impl Reader {
         link: &Link,
         shutdown: &Shutdown,
     ) -> Result<Option<Item>, Stop> {
+        if !self.has_room() {
+            guard(link, shutdown, self.room()).await?;
+        }
         let is_catching_up = !opened.is_caught_up();
         tokio::select! {
             biased;
@@ -282,6 +376,17 @@ impl Reader {
             () = link.lost() => Err(End::Lost.into()),
             () = tokio::time::sleep(CATCH_UP_SILENCE), if is_catching_up => Ok(None),
         }
+    }
+
+    /// Whether the rates allow one more message now.
+    fn has_room(&self) -> bool {
+        self.pace.has_room(Instant::now) && self.publisher.has_room()
+    }
+
+    /// Waits until they do. Nothing is pulled meanwhile: the backlog stays in the stream.
+    async fn room(&self) {
+        self.publisher.report().nats_rate_pause.add(self.pace.room().await);
+        self.publisher.room().await;
     }
 
     async fn handle(&mut self, item: Item, opened: &mut Opened) -> Result<(), Stop> {
@@ -296,6 +401,8 @@ impl Reader {
         let Ok(info) = message.info() else {
             return Err(Stop::Broken("a message came without its position".to_owned()));
         };
+        self.pace.count(Instant::now);
+        self.publisher.report().messages.add(1);
         let stored_nanos = info.published.unix_timestamp_nanos();
         let step = self.tracker.step(info.stream_sequence, info.consumer_sequence, stored_nanos);
         opened.catch_up(info.stream_sequence, info.pending);
@@ -304,7 +411,11 @@ impl Reader {
             Step::Regressed => {
                 return Err(Stop::Broken("another message has our position".to_owned()));
             }
-            Step::Repeat => return Ok(()),
+            Step::Repeat => {
+                self.publisher.report().repeats.add(1);
+                opened.handled(&message);
+                return Ok(());
+            }
             Step::Deliver => {}
             Step::DeliverAfterLoss => {
                 let epoch = opened.epoch();
@@ -316,6 +427,7 @@ impl Reader {
             let pos = StreamPos(info.stream_sequence);
             self.publish(&message, pos, stored_nanos).await?;
         }
+        opened.handled(&message);
         Ok(())
     }
 

@@ -44,6 +44,9 @@ async fn play(
     let mut pos = StreamPos::default();
     loop {
         for _ in 0..BATCH_EVENTS_MAX {
+            if !publisher.has_room() {
+                break;
+            }
             let ts_ms = clock.now_ms();
             let Some(event) = model.next(ts_ms) else { break };
             pos = StreamPos(pos.0 + 1);
@@ -55,6 +58,13 @@ async fn play(
             publisher.publish(&incoming).await?;
         }
         publisher.flush();
+        if !publisher.has_room() {
+            tokio::select! {
+                biased;
+                () = shutdown.fired() => return Ok(()),
+                () = publisher.room() => {}
+            }
+        }
         if shutdown.fired_within(clock.until(model.next_due_ms())).await {
             return Ok(());
         }
