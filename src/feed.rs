@@ -15,7 +15,7 @@ use atomic_waker::AtomicWaker;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use tokio::sync::Notify;
 
-use crate::event::{Base, Epoch, Event};
+use crate::event::{Base, Epoch, Event, StreamPos};
 
 /// Items one shard's queue holds: at 800 bytes an event 6.5 MB of shared payload, and more than a
 /// second of the busiest minute foreseen (5,000 events/s).
@@ -84,6 +84,8 @@ struct Signal {
 pub struct Overrun {
     /// The epoch, announced again.
     pub epoch: Epoch,
+    /// From here on nothing is left out between two messages.
+    pub whole_from: StreamPos,
     /// How the source is doing.
     pub status: SourceStatus,
 }
@@ -103,7 +105,10 @@ impl Signal {
         let Some(missed) = overrun.as_mut() else { return false };
         match item {
             Feed::Event(_) => {}
-            Feed::Epoch { epoch, .. } => missed.epoch = epoch.clone(),
+            Feed::Epoch { epoch, base } => {
+                missed.epoch = epoch.clone();
+                missed.whole_from = base.whole_from;
+            }
             Feed::Source(status) => missed.status = *status,
         }
         true
@@ -230,10 +235,10 @@ impl FeedReceiver {
         if !self.queue.is_empty() {
             return 0;
         }
-        let Some(Overrun { epoch, status }) = overrun.take() else { return 0 };
+        let Some(Overrun { epoch, whole_from, status }) = overrun.take() else { return 0 };
         self.signal.is_overrun.store(false, Ordering::SeqCst);
         // What lies between is not known.
-        let base = Base::default();
+        let base = Base { after: None, whole_from };
         into.extend([Feed::Epoch { epoch, base }, Feed::Source(status)]);
         2
     }
@@ -299,6 +304,10 @@ mod tests {
         items.iter().map(name).collect()
     }
 
+    fn overrun(status: SourceStatus) -> Overrun {
+        Overrun { epoch: epoch("a"), whole_from: StreamPos(0), status }
+    }
+
     fn epoch(name: &str) -> Epoch {
         Epoch(name.into())
     }
@@ -309,7 +318,7 @@ mod tests {
         for _ in 0..3 {
             sender.try_push(Feed::Source(SourceStatus::Stale)).unwrap();
         }
-        sender.give_up(Overrun { epoch: epoch("a"), status: SourceStatus::Stale });
+        sender.give_up(overrun(SourceStatus::Stale));
         for missed in [
             live(),
             Feed::Epoch { epoch: epoch("b"), base: Base::default() },
@@ -337,7 +346,7 @@ mod tests {
             receiver.drain(&mut items, 8);
             names(&items)
         });
-        sender.give_up(Overrun { epoch: epoch("a"), status: SourceStatus::Live });
+        sender.give_up(overrun(SourceStatus::Live));
         assert_eq!(consumer.join().unwrap(), ["a", "live"]);
     }
 

@@ -58,6 +58,17 @@ fn refusals_say_what_to_do() {
 }
 
 #[test]
+fn health_checks_of_http_1_0_are_answered() {
+    let server = server();
+    server.wait_ready(200);
+    for (path, status) in [("/health", "200 OK"), ("/ready", "200 OK"), ("/ws", "426 Upgrade")] {
+        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+        let response = server.exchange(request.as_bytes());
+        assert!(response.starts_with(&format!("HTTP/1.1 {status}")), "{path}: {response}");
+    }
+}
+
+#[test]
 fn a_full_server_refuses_at_once_and_takes_again_when_one_leaves() {
     let server = Server::serve(&["--source", "sim", "--max-connections", "1"]);
     let mut only = Client::connect(&server);

@@ -64,6 +64,9 @@ pub(crate) enum Contact {
     Fresh(Why),
     /// The stream goes on where it was left.
     Continues,
+    /// It may have discarded messages from its middle that were never read: announce the epoch
+    /// again.
+    Torn,
     /// Retention took messages that were never read: announce the epoch again.
     Overtaken {
         /// How many.
@@ -153,6 +156,9 @@ impl Tracker {
         }
         self.is_overlap_due =
             self.stored_nanos.is_some() && sight.first <= self.last && self.last > 0;
+        if sight.holes == Holes::Anywhere && sight.last > self.last {
+            return Contact::Torn;
+        }
         Contact::Continues
     }
 
@@ -315,7 +321,9 @@ mod tests {
         let cases = [(Holes::Filtered, Step::DeliverAfterLoss), (Holes::Anywhere, Step::Deliver)];
         for (holes, expected) in cases {
             let mut tracker = reader_at(10, holes);
-            assert_eq!(tracker.contact(Sight { holes, ..sight(1, 20) }), Contact::Continues);
+            let seen = tracker.contact(Sight { holes, ..sight(1, 20) });
+            let is_torn = holes == Holes::Anywhere;
+            assert_eq!(seen, if is_torn { Contact::Torn } else { Contact::Continues });
             assert_eq!(tracker.step(12, 1, 12), expected, "{holes:?}");
         }
     }

@@ -50,6 +50,8 @@ pub struct Publisher {
     previous: HashMap<Arc<str>, StreamPos>,
     unwoken: usize,
     epoch: Option<Epoch>,
+    /// From here on nothing is left out between two messages.
+    whole_from: StreamPos,
     status: SourceStatus,
     pace: Pace,
     patience: Duration,
@@ -64,6 +66,7 @@ impl Publisher {
             previous: HashMap::new(),
             unwoken: 0,
             epoch: None,
+            whole_from: StreamPos::default(),
             status: SourceStatus::Connecting,
             pace: Pace::new(0, Instant::now()),
             patience: SHARD_PATIENCE,
@@ -146,6 +149,7 @@ impl Publisher {
     pub async fn epoch_with(&mut self, epoch: Epoch, base: Base) -> Result<(), ShardsGone> {
         self.previous.clear();
         self.epoch = Some(epoch.clone());
+        self.whole_from = base.whole_from;
         self.report.epochs.add(1);
         self.push(&Feed::Epoch { epoch, base }).await?;
         self.flush();
@@ -270,7 +274,8 @@ impl Publisher {
                 "the shard takes nothing: the others go on without it"
             );
             self.report.overruns.add(1);
-            let overrun = Overrun { epoch: epoch.clone(), status: self.status };
+            let (epoch, whole_from) = (epoch.clone(), self.whole_from);
+            let overrun = Overrun { epoch, whole_from, status: self.status };
             self.shards[shard].give_up(overrun);
         }
         true

@@ -64,6 +64,9 @@ const TURN: Duration = Duration::from_micros(1);
 /// How long connections have to answer the closing handshake at shutdown.
 const SHUT_DOWN_GRACE: Duration = Duration::from_secs(3);
 
+/// How often connections that are held back are looked at.
+const BATCH_LOOK: Duration = Duration::from_millis(10);
+
 /// How often a shard that shuts down looks whether its connections have ended.
 const SHUT_DOWN_POLL: Duration = Duration::from_millis(20);
 
@@ -251,11 +254,11 @@ fn send_batches(worker: &Rc<Worker>) {
         loop {
             let Some(due_ms) = worker.shard.borrow().next_batch_ms() else { break };
             let wait_ms = due_ms.saturating_sub(worker.now().monotonic_ms);
-            glommio::timer::sleep(Duration::from_millis(wait_ms).max(TURN)).await;
+            // Another connection may have become due earlier.
+            let wait = Duration::from_millis(wait_ms).min(BATCH_LOOK);
+            glommio::timer::sleep(wait.max(TURN)).await;
             worker.shard.borrow_mut().release_batches(worker.now());
-            while worker.flush_some() {
-                worker.serve_sockets();
-            }
+            send_on(&worker);
         }
         worker.is_batching.set(false);
     })

@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// The longest that events of a connection may be held back, in milliseconds.
 pub const BATCH_MS_MAX: u16 = 1_000;
 
+/// The longest `epoch` of a resume: a stream's name of at most 255 bytes and its creation time.
+const EPOCH_BYTES_MAX: usize = 300;
+
 /// The longest `id` of a command, in bytes.
 const ID_BYTES_MAX: usize = 64;
 
@@ -164,7 +167,13 @@ fn command_of(envelope: Envelope<'_>) -> Result<Command, CommandError> {
         "subscribe" => Command::Subscribe {
             channels: channels()?,
             snapshot: envelope.snapshot.unwrap_or(false),
-            resume: envelope.resume,
+            resume: match envelope.resume {
+                Some(point) if point.epoch.len() > EPOCH_BYTES_MAX => {
+                    let problem = format!("epoch of resume is over {EPOCH_BYTES_MAX} bytes");
+                    return Err(CommandError::Invalid(problem));
+                }
+                resume => resume,
+            },
         },
         "unsubscribe" => Command::Unsubscribe { channels: channels()? },
         "replay" => Command::Replay {
@@ -245,7 +254,12 @@ mod tests {
         for text in json {
             assert!(matches!(parse(text).1, Err(CommandError::Json(_))), "{text}");
         }
+        let long = "e".repeat(EPOCH_BYTES_MAX + 1);
+        let long = format!(
+            r#"{{"type":"subscribe","channels":["a"],"resume":{{"epoch":"{long}","pos":5,"ts":6}}}}"#
+        );
         let invalid = [
+            &long,
             "[]",
             "1",
             "\"subscribe\"",

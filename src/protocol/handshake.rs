@@ -137,6 +137,9 @@ pub fn parse(buffer: &[u8], compression: Compression) -> Result<Option<Head>, Re
         Ok(None) if buffer.len() >= HEAD_BYTES_MAX => return Err(Refusal::HeadTooLarge),
         Ok(None) => return Ok(None),
         Err(Error::Protocol(ProtocolError::WrongHttpMethod)) => return Err(Refusal::Method),
+        Err(Error::Protocol(ProtocolError::WrongHttpVersion)) => {
+            return old_request(buffer).map(Some);
+        }
         Err(_) => return Err(Refusal::Malformed),
     };
     if head_bytes > HEAD_BYTES_MAX {
@@ -159,6 +162,16 @@ pub fn parse(buffer: &[u8], compression: Compression) -> Result<Option<Head>, Re
         Err(_) => missing_for_upgrade(&request),
     };
     Ok(Some(Head::Get { path, refusal }))
+}
+
+/// A request of HTTP/1.0, as health checks of load balancers send it. It cannot be upgraded
+/// (RFC 6455, section 4.1).
+fn old_request(buffer: &[u8]) -> Result<Head, Refusal> {
+    let line = buffer.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let target = line.strip_prefix(b"GET ").and_then(|rest| rest.strip_suffix(b" HTTP/1.0"));
+    let path = target.and_then(|target| target.split(|byte| *byte == b'?').next());
+    let path = path.and_then(|path| std::str::from_utf8(path).ok()).ok_or(Refusal::Malformed)?;
+    Ok(Head::Get { path: path.to_owned(), refusal: Refusal::UpgradeRequired })
 }
 
 /// Lines that are not ASCII offer nothing: they do not follow the grammar.
@@ -269,6 +282,8 @@ mod tests {
             (UPGRADE_HEAD.replace("Version: 13", "Version: 8"), Refusal::Version),
             (UPGRADE_HEAD.replace("dGhl", "dG"), Refusal::BadKey),
             ("GET /health HTTP/1.1\r\n\r\n".into(), Refusal::UpgradeRequired),
+            ("GET /health?a HTTP/1.0\r\n\r\n".into(), Refusal::UpgradeRequired),
+            (UPGRADE_HEAD.replace("HTTP/1.1", "HTTP/1.0"), Refusal::UpgradeRequired),
         ];
         for (head, expected) in cases {
             match parse(head.as_bytes(), Compression::Deflate) {
@@ -283,7 +298,7 @@ mod tests {
         let long = format!("GET /ws HTTP/1.1\r\nCookie: {}", "x".repeat(HEAD_BYTES_MAX));
         let cases: [(&[u8], Refusal); 5] = [
             (b"POST /ws HTTP/1.1\r\n\r\n", Refusal::Method),
-            (b"GET /ws HTTP/1.0\r\n\r\n", Refusal::Malformed),
+            (b"GET /ws HTTP/0.9\r\n\r\n", Refusal::Malformed),
             (b"\x16\x03\x01\x02\x00", Refusal::Malformed),
             (b"GET /ws HTTP/1.1\r\nbad header\r\n\r\n", Refusal::Malformed),
             (long.as_bytes(), Refusal::HeadTooLarge),

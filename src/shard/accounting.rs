@@ -31,6 +31,8 @@ impl Shard {
             connections: self.connections.memory_bytes()
                 + self.timers.memory_bytes()
                 + self.batches.memory_bytes()
+                + self.waiting_resumes.memory_bytes()
+                + allocation_bytes(self.catching_up.capacity() * size_of::<ConnId>())
                 + self.phase.memory_bytes()
                 + allocation_bytes(self.touched.capacity() * size_of::<u32>())
                 + allocation_bytes(self.matched.capacity() * size_of::<u32>()),

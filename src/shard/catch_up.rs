@@ -84,9 +84,10 @@ impl Shard {
     pub(super) fn catch_up(&mut self, id: ConnId, missed: Vec<Rc<LoggedEvent>>) {
         let waiting = Rc::clone(&self.catch_up_events);
         let Some(connection) = self.find(id).filter(|_| !missed.is_empty()) else { return };
+        let is_first = connection.catch_up.is_none();
         let catch_up = connection.catch_up.get_or_insert_with(|| Box::new(CatchUp::new(&waiting)));
         catch_up.merge(missed);
-        if !self.catching_up.contains(&id) {
+        if is_first {
             self.catching_up.push(id);
         }
         self.touch(id.index);
@@ -116,13 +117,17 @@ impl Shard {
             return false;
         };
         let mut bytes = 0;
-        while (connection.pending as usize) < frames_max && bytes < bytes_max {
-            let Some(event) = catch_up.pop() else { break };
+        while let Some(event) = catch_up.events.front() {
             if connection.deflate.is_some() {
                 event.event().deflate(&mut self.deflater, limits.deflate_bytes_min);
             }
-            let seq = connection.replay.push(&event, limits.client.replay_messages);
-            bytes += event_frame_bytes(seq, event.tail_for(connection.deflate));
+            bytes += event_frame_bytes(u64::MAX, event.tail_for(connection.deflate));
+            let is_full = connection.pending as usize >= frames_max || bytes > bytes_max;
+            if is_full && connection.pending > 0 {
+                break;
+            }
+            let Some(event) = catch_up.pop() else { break };
+            connection.replay.push(&event, limits.client.replay_messages);
             connection.pending += 1;
             self.stats.deliveries += 1;
         }

@@ -116,10 +116,12 @@ impl Shard {
         let mut cut = resume.as_ref().map(|point| self.cut(id, channels, point, &mut looks));
         // Whoever gets everything does not need the newest.
         let snapshot = *snapshot && !matches!(cut, Some(Ok(_)));
+        // The newest must not overtake what was missed: the client's position would pass it.
+        let is_behind = self.find(id).is_some_and(|connection| connection.catch_up.is_some());
         for channel in channels {
             match self.admit(id, channel) {
                 Ok(pattern) => {
-                    if snapshot && !self.index.is_subscribed(id.index, channel) {
+                    if snapshot && !is_behind && !self.index.is_subscribed(id.index, channel) {
                         self.collect_snapshot(id, &pattern, &mut looks, &mut wanted);
                     }
                     self.index.subscribe(id.index, &pattern);
@@ -134,7 +136,8 @@ impl Shard {
             missed.retain(|event| self.index.has_match(id.index, event.event().channel()));
         }
         self.charge(id, looks.taken() / SNAPSHOT_LOOKS_PER_COMMAND);
-        let complete = order_snapshot(&mut wanted, self.budget_left(id)) && !looks.is_exceeded();
+        let complete =
+            order_snapshot(&mut wanted, self.budget_left(id)) && !looks.is_exceeded() && !is_behind;
         let newest = self.log.newest();
         let message = ServerMessage::Subscribed(Subscribed {
             channels: accepted,
@@ -220,7 +223,9 @@ impl Shard {
                 rejected.push(Rejection { channel, code: ErrorCode::NotSubscribed, message });
             }
         }
-        self.filter_catch_up(id);
+        if !removed.is_empty() {
+            self.filter_catch_up(id);
+        }
         let total = self.index.count_of(id.index);
         let message = Unsubscribed { channels: removed, rejected, total, id: command_id };
         self.answer(id, &ServerMessage::Unsubscribed(message));

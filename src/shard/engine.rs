@@ -193,7 +193,8 @@ impl Shard {
         self.fired = fired;
         self.check_catch_ups();
         self.close_slow(now);
-        self.resume_waiting(now);
+        self.waiting_resumes.expire(now.monotonic_ms);
+        self.resume_waiting(now, wire);
         self.report();
     }
 

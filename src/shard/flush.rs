@@ -38,14 +38,15 @@ impl Shard {
                 self.flush(id, wire);
             }
         }
+        self.resume_waiting(now, wire);
         // Moving what a socket did not take into its outbox may have found that full.
         self.close_slow(now);
-        !self.touched.is_empty()
+        self.has_touched()
     }
 
     /// Whether [`Self::flush_some`] has something to send.
     pub fn has_touched(&self) -> bool {
-        !self.touched.is_empty()
+        !self.touched.is_empty() || self.waiting_resumes.has_due()
     }
 
     /// When connections that were held back may be sent to; `None` if there are none.
@@ -64,6 +65,15 @@ impl Shard {
         {
             connection.is_touched = true;
             self.touched.push_back(index);
+        }
+    }
+
+    /// Has what was queued sent in its turn, or at once if its events are held back.
+    pub(super) fn touch_now(&mut self, id: ConnId, wire: &mut impl Wire) {
+        if self.find(id).is_some_and(|connection| connection.batch_ms > 0) {
+            self.flush(id, wire);
+        } else {
+            self.touch(id.index);
         }
     }
 

@@ -51,6 +51,9 @@ pub const CATCH_UP_GROWTH: usize = 1_024;
 /// ahead of it, or it may be reading what the stream retains.
 pub const RESUME_WAIT_MS: u64 = 2_000;
 
+/// Resumes that were waited with and are carried out in one step: about 1 ms of work.
+pub const RESUMES_PER_TURN: usize = 16;
+
 /// Bytes of the resumes of a shard that wait so.
 pub const WAITING_RESUME_BYTES_MAX: usize = 16 << 20;
 

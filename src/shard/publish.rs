@@ -35,13 +35,14 @@ impl Shard {
                 break;
             }
         }
-        self.resume_waiting(now);
+        self.resume_waiting(now, wire);
         self.close_slow(now);
     }
 
     fn publish_event(&mut self, event: Arc<Event>, now: Now, wire: &mut impl Wire) {
         let event = Rc::new(LoggedEvent::new(event, &self.events_alive));
         self.log.push(&event, now.monotonic_ms, &self.settings.limits);
+        self.waiting_resumes.reached(event.pos());
         self.newest.update(&event);
         self.stats.events += 1;
         self.events_seen += 1;
@@ -63,6 +64,12 @@ impl Shard {
             return;
         }
         connection.last_event = self.events_seen;
+        if connection.outbox.is_some() && !connection.is_blocked {
+            // An answer waits for its turn: an event behind it must not be taken for a backlog.
+            let id = connection.id;
+            self.flush(id, wire);
+        }
+        let Some(connection) = self.connections.at(index) else { return };
         if connection.catch_up.is_some() {
             self.queue_behind(index, event);
             return;
@@ -132,6 +139,7 @@ impl Shard {
     fn on_epoch(&mut self, epoch: Epoch, base: Base, wire: &mut impl Wire) {
         self.log = RecentLog::new(base);
         self.abandon_catch_ups();
+        self.waiting_resumes.reached(u64::MAX);
         self.newest = NewestEvents::default();
         if let Some(before) = self.epoch.replace(epoch.clone()) {
             let reason = if before == epoch { "history_lost" } else { "stream_recreated" };
@@ -174,7 +182,7 @@ impl Shard {
         for id in open {
             self.flush_pending(id, wire);
             self.queue(id, frame.to_vec());
-            self.touch(id.index);
+            self.touch_now(id, wire);
         }
     }
 }

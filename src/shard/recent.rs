@@ -166,8 +166,8 @@ impl RecentLog {
 
     /// Calls `each` with the events from entry `first` on that `pattern` matches, in no order,
     /// until it returns false. Cost: for a channel its events; for a wildcard also either the
-    /// channels that share its literal prefix or all events from `first` on, whichever are fewer:
-    /// each takes one of `looks`, and when these are used up it ends.
+    /// channels that share its literal prefix or all events from `first` on, whichever are fewer.
+    /// Each takes one of `looks`, and when these are used up it ends.
     pub fn for_each_from(
         &self,
         first: u64,
@@ -177,7 +177,7 @@ impl RecentLog {
     ) {
         if !pattern.is_wildcard() {
             if let Some(&newest) = self.channels.get(pattern.as_str()) {
-                self.for_each_of_channel(first, newest, &mut each);
+                self.for_each_of_channel(first, newest, looks, &mut each);
             }
             return;
         }
@@ -199,7 +199,7 @@ impl RecentLog {
             }
             if newest >= first
                 && pattern.matches(channel)
-                && !self.for_each_of_channel(first, newest, &mut each)
+                && !self.for_each_of_channel(first, newest, looks, &mut each)
             {
                 return;
             }
@@ -211,12 +211,13 @@ impl RecentLog {
         &self,
         first: u64,
         newest: u64,
+        looks: &mut Looks,
         each: &mut impl FnMut(&Rc<LoggedEvent>) -> bool,
     ) -> bool {
         let mut number = newest;
         while number >= first && number > self.forgotten {
             let entry = &self.entries[(number - self.forgotten - 1) as usize];
-            if !each(&entry.event) {
+            if !looks.take() || !each(&entry.event) {
                 return false;
             }
             number = entry.before;

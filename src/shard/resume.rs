@@ -4,16 +4,20 @@
 //! A position that this instance has not reached yet waits for it: another instance may be ahead
 //! by a moment. Bounds: [`RESUME_WAIT_MS`], [`WAITING_RESUME_BYTES_MAX`].
 
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
-use super::Now;
 use super::connection::ConnId;
 use super::engine::Shard;
-use super::limits::{CATCH_UP_EVENTS_MAX, RESUME_WAIT_MS, WAITING_RESUME_BYTES_MAX};
+use super::limits::{
+    CATCH_UP_EVENTS_MAX, RESUME_WAIT_MS, RESUMES_PER_TURN, WAITING_RESUME_BYTES_MAX,
+};
 use super::newest::Looks;
 use super::recent::{LoggedEvent, Place};
+use super::{Now, Wire};
 use crate::event::{Position, StreamPos};
 use crate::feed::SourceStatus;
+use crate::heap::allocation_bytes;
 use crate::protocol::command::{CommandId, ResumePoint};
 use crate::protocol::message::{ResumeRefusal, ResumeSummary};
 
@@ -32,20 +36,66 @@ struct WaitingResume {
     id: ConnId,
     subscription: Subscription,
     deadline_ms: u64,
+    bytes: usize,
 }
 
 /// All of those of a shard.
 #[derive(Debug, Default)]
 pub(super) struct WaitingResumes {
-    resumes: Vec<WaitingResume>,
+    /// By the position that each waits for, and a number that tells them apart.
+    by_pos: BTreeMap<(u64, u64), WaitingResume>,
+    /// Those that wait no more, to be carried out a few at a time.
+    due: VecDeque<WaitingResume>,
+    added: u64,
     bytes: usize,
+}
+
+impl WaitingResumes {
+    fn add(&mut self, pos: u64, waiting: WaitingResume) {
+        self.added += 1;
+        self.bytes += waiting.bytes;
+        self.by_pos.insert((pos, self.added), waiting);
+    }
+
+    /// Those that wait for a position up to `pos` wait no more.
+    pub(super) fn reached(&mut self, pos: u64) {
+        while let Some(first) = self.by_pos.first_entry().filter(|first| first.key().0 <= pos) {
+            self.due.push_back(first.remove());
+        }
+    }
+
+    /// Those whose time is over wait no more.
+    pub(super) fn expire(&mut self, now_ms: u64) {
+        let over = self.by_pos.extract_if(.., |_, waiting| waiting.deadline_ms <= now_ms);
+        self.due.extend(over.map(|(_, waiting)| waiting));
+    }
+
+    /// Whether any waits no more.
+    pub(super) fn has_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    fn next_due(&mut self) -> Option<WaitingResume> {
+        let waiting = self.due.pop_front()?;
+        self.bytes -= waiting.bytes;
+        Some(waiting)
+    }
+
+    /// Heap of them all, as they were counted when they came.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl Subscription {
     /// About what it takes while it waits.
     fn memory_bytes(&self) -> usize {
-        let texts: usize = self.channels.iter().map(|channel| channel.capacity() + 48).sum();
-        texts + size_of::<WaitingResume>() + 128
+        let texts = self.channels.iter().map(|channel| allocation_bytes(channel.capacity()));
+        let epoch = self.resume.as_ref().map_or(0, |point| point.epoch.capacity());
+        texts.sum::<usize>()
+            + allocation_bytes(self.channels.capacity() * size_of::<String>())
+            + allocation_bytes(epoch)
+            + 2 * size_of::<WaitingResume>()
     }
 }
 
@@ -69,35 +119,39 @@ impl Shard {
         subscription: Subscription,
         now: Now,
     ) -> Option<Subscription> {
-        let bytes = self.waiting_resumes.bytes + subscription.memory_bytes();
-        let is_early = subscription.resume.as_ref().is_some_and(|point| self.is_ahead(point));
-        if !is_early || bytes > WAITING_RESUME_BYTES_MAX {
+        let pos = match &subscription.resume {
+            Some(point) if self.is_ahead(point) => point.pos,
+            _ => return Some(subscription),
+        };
+        let bytes = subscription.memory_bytes();
+        if self.waiting_resumes.bytes + bytes > WAITING_RESUME_BYTES_MAX {
             return Some(subscription);
         }
-        self.waiting_resumes.bytes = bytes;
         let deadline_ms = now.monotonic_ms + RESUME_WAIT_MS;
-        self.waiting_resumes.resumes.push(WaitingResume { id, subscription, deadline_ms });
+        self.waiting_resumes.add(pos, WaitingResume { id, subscription, deadline_ms, bytes });
         None
     }
 
-    /// Carries out the subscriptions whose position has been reached, or that waited too long.
-    pub(super) fn resume_waiting(&mut self, now: Now) {
-        if self.waiting_resumes.resumes.is_empty() {
-            return;
-        }
-        for waiting in std::mem::take(&mut self.waiting_resumes).resumes {
-            let WaitingResume { id, subscription, deadline_ms } = waiting;
-            let is_early = subscription.resume.as_ref().is_some_and(|point| self.is_ahead(point));
+    /// Carries out some of the subscriptions that wait no more.
+    pub(super) fn resume_waiting(&mut self, now: Now, wire: &mut impl Wire) {
+        for _ in 0..RESUMES_PER_TURN {
+            let Some(waiting) = self.waiting_resumes.next_due() else { return };
+            let WaitingResume { id, subscription, deadline_ms, bytes } = waiting;
             if !self.find(id).is_some_and(|connection| connection.is_open()) {
                 continue;
             }
-            if is_early && now.monotonic_ms < deadline_ms {
-                self.waiting_resumes.bytes += subscription.memory_bytes();
-                let waiting = WaitingResume { id, subscription, deadline_ms };
-                self.waiting_resumes.resumes.push(waiting);
-            } else {
-                self.subscribe(id, &subscription);
-                self.touch(id.index);
+            match &subscription.resume {
+                // The epoch came, but not the position.
+                Some(point) if now.monotonic_ms < deadline_ms && self.is_ahead(point) => {
+                    let pos = point.pos;
+                    let waiting = WaitingResume { id, subscription, deadline_ms, bytes };
+                    self.waiting_resumes.add(pos, waiting);
+                }
+                _ => {
+                    self.flush_pending(id, wire);
+                    self.subscribe(id, &subscription);
+                    self.touch_now(id, wire);
+                }
             }
         }
     }

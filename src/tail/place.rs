@@ -27,7 +27,8 @@ impl Place {
         let position = number("pos").zip(number("ts"));
         let epoch = message.get("epoch").and_then(Value::as_str);
         match message.get("type").and_then(Value::as_str) {
-            _ if message.contains_key("seq") => self.position = position,
+            // A snapshot or a replay brings older ones.
+            _ if message.contains_key("seq") => self.position = self.position.max(position),
             Some("subscribed") => {
                 self.epoch = epoch.map(str::to_owned);
                 // What was missed comes now, and with it the positions.
@@ -59,6 +60,10 @@ mod tests {
             ),
             (
                 json!({"seq": 1, "type": "x", "pos": 5, "ts": 6}),
+                json!({"epoch": "a", "pos": 5, "ts": 6}),
+            ),
+            (
+                json!({"seq": 2, "type": "x", "pos": 4, "ts": 5}),
                 json!({"epoch": "a", "pos": 5, "ts": 6}),
             ),
             (

@@ -67,7 +67,7 @@ impl Checker {
         }
         verdict.is_disordered = seq < self.last_seq;
         self.last_seq = self.last_seq.max(seq);
-        self.place = Some((event.pos, event.ts));
+        self.place = self.place.max(Some((event.pos, event.ts)));
         let known = self.channels.iter().position(|(number, _)| *number == event.channel);
         match known {
             Some(place) => {

@@ -15,7 +15,7 @@ use async_nats::jetstream::stream::{
 use async_nats::jetstream::{Context, Message};
 
 use crate::channel::Pattern;
-use crate::event::Epoch;
+use crate::event::{Base, Epoch};
 use crate::ingest::connect::Link;
 use crate::ingest::filter::{FilterPlan, Several};
 use crate::ingest::position::{Holes, Sight};
@@ -123,6 +123,9 @@ impl Request<'_> {
         if now.created.unix_timestamp_nanos() != self.sight.created_nanos {
             return Err(StreamError::Missing);
         }
+        // A durable consumer that was made just now begins after what had been stored by then.
+        let last = self.sight.last.max(now.state.last_sequence);
+        let sight = Sight { last, ..self.sight };
         let messages = pull(&consumer, self.pull).await?;
         let is_caught_up = consumer.cached_info().num_pending == 0;
         Ok(Opened {
@@ -132,7 +135,7 @@ impl Request<'_> {
             consumer,
             successor: self.successor,
             handled: Vec::new(),
-            sight: self.sight,
+            sight,
             is_caught_up,
             pull: self.pull,
         })
@@ -218,6 +221,11 @@ impl Opened {
     /// The epoch of the stream that is being read.
     pub(super) fn epoch(&self) -> Epoch {
         epoch(&self.consumer.cached_info().stream_name, self.sight.created_nanos)
+    }
+
+    /// What is known of the messages that it brings.
+    pub(super) fn base(&self) -> Base {
+        self.sight.base()
     }
 
     /// Whether everything that was in the stream at the contact has been read.

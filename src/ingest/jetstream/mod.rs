@@ -266,8 +266,10 @@ impl Reader {
             }
         };
         let contact = self.tracker.contact(sight);
-        let epoch = consumer::epoch(&info.config.name, sight.created_nanos);
-        self.announce(contact, epoch, sight.base()).await?;
+        if contact != Contact::Torn {
+            let epoch = consumer::epoch(&info.config.name, sight.created_nanos);
+            self.announce(contact, epoch, sight.base()).await?;
+        }
         let request = consumer::Request {
             keeper: &self.keeper,
             stream: &info.config.name,
@@ -277,7 +279,12 @@ impl Reader {
             successor,
             pull: self.pull,
         };
-        Ok(guard(link, shutdown, request.open(context, plan)).await??)
+        let opened = guard(link, shutdown, request.open(context, plan)).await??;
+        // Only once there is a consumer: a contact that comes to nothing tells nobody anything.
+        if contact == Contact::Torn {
+            self.announce(contact, opened.epoch(), opened.base()).await?;
+        }
+        Ok(opened)
     }
 
     async fn announce(
@@ -292,6 +299,9 @@ impl Reader {
         }
         match contact {
             Contact::Continues => return Ok(()),
+            Contact::Torn => {
+                tracing::warn!(%epoch, "the stream may have discarded messages before they were read");
+            }
             Contact::Fresh(Why::First) => tracing::info!(%epoch, "reading the stream"),
             Contact::Fresh(Why::Recreated) => {
                 tracing::warn!(%epoch, "the stream was deleted and made again");
