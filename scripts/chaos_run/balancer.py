@@ -10,7 +10,8 @@ from .processes import Addresses, Process, exchange
 # that at least has read the stream before: it tells its clients `source_stale`, and resumes them.
 # A server that is marked down keeps its connections (no `on-marked-down shutdown-sessions`): an
 # instance that has lost its broker is not ready, but serves who is there; one that has died has
-# closed them. The server speaks HTTP/1.1, which has to be said: the default of a check is 1.0.
+# closed them. `redispatch 1`: a connection that an instance refuses goes to another one at once;
+# otherwise HAProxy tries the same one three times, a second apart. The server speaks HTTP/1.1, which has to be said: the default of a check is 1.0.
 CONFIG = """
 global
     stats socket ipv4@{control} level admin
@@ -20,7 +21,7 @@ global
 defaults
     mode tcp
     balance leastconn
-    option redispatch
+    option redispatch 1
     retries 3
     timeout connect 1s
     timeout check 1s

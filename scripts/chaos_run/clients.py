@@ -112,9 +112,14 @@ class Client:
             self._drop(socket)
 
     async def _reopen(self) -> ClientConnection:
-        """The connection that a drain has prepared, or else another one."""
+        """The connection that a drain has prepared, or else another one at once: whoever loses a
+        connection before its time to move has come does not wait for that."""
         successor, self._successor = self._successor, None
-        return await (successor or self._open())
+        if successor is not None and successor.done() and not successor.exception():
+            return successor.result()
+        if successor is not None:
+            successor.cancel()
+        return await self._open()
 
     async def _subscribe(self, socket: ClientConnection) -> None:
         resume = self._position.resume()
