@@ -59,7 +59,7 @@ impl Shard {
     }
 
     fn deliver(&mut self, index: u32, event: &Rc<LoggedEvent>, now: Now, wire: &mut impl Wire) {
-        let Some(connection) = self.connections.at(index) else { return };
+        let Some(mut connection) = self.connections.at(index) else { return };
         if connection.last_event == self.events_seen {
             return;
         }
@@ -68,8 +68,9 @@ impl Shard {
             // An answer waits for its turn: an event behind it must not be taken for a backlog.
             let id = connection.id;
             self.flush(id, wire);
+            let Some(left) = self.connections.at(index) else { return };
+            connection = left;
         }
-        let Some(connection) = self.connections.at(index) else { return };
         if connection.catch_up.is_some() {
             self.queue_behind(index, event);
             return;
