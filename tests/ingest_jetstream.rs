@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, Context, stream};
 use odin_ws::feed::SourceStatus::{Live, Loading, Stale};
-use odin_ws::ingest::{ConsumerMode, DurableSettings, JetStreamSettings, Source, StreamSettings};
+use odin_ws::ingest::{
+    ConsumerMode, DurableSettings, JetStreamSettings, NatsSettings, Source, StreamSettings,
+};
 use support::nats::NatsServer;
 use support::source::{RunningSource, Told, epochs, nats_at, positions};
 
@@ -268,6 +270,87 @@ async fn a_stream_with_other_settings_is_used_as_it_is_and_changed_only_on_reque
     assert_eq!((config.max_messages, config.max_age), (100_000, settings().max_age));
     assert_eq!(config.subjects, settings().subjects);
     source.stop().await;
+}
+
+/// A stream of 100 messages that others publish to as well.
+async fn share_stream(context: &Context) {
+    let shared = stream::Config {
+        name: STREAM.to_owned(),
+        subjects: vec!["odin.>".to_owned()],
+        max_messages: 100,
+        ..Default::default()
+    };
+    context.create_stream(shared).await.unwrap();
+}
+
+async fn publish_others(context: &Context, count: u64) {
+    for _ in 0..count {
+        context.publish("odin.other", "0".into()).await.unwrap().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_a_shared_stream_discards_before_it_is_read_is_told() {
+    for mode in modes() {
+        let server = NatsServer::start();
+        let context = client(&server).await;
+        share_stream(&context).await;
+        // Few are under way when the others' messages push the rest out.
+        let nats = NatsSettings { rate_max: 3, ..nats_at(&server.url()) };
+        let source = JetStreamSettings { nats, stream: settings(), mode };
+        let mut source = RunningSource::start(Source::JetStream(source));
+        let epoch = source.epoch_once_live().await;
+        publish(&context, 1..=60).await;
+        source.until(&event(1)).await;
+        publish_others(&context, 100).await;
+        publish(&context, 161..=161).await;
+        let told = source.until(&event(161)).await;
+        let positions = positions(&told);
+        assert!(positions[positions.len() - 2] < 60, "nothing was lost: {told:?}");
+        assert_eq!(epochs(&told), [epoch], "{told:?}");
+        publish_others(&context, 10).await;
+        publish(&context, 172..=173).await;
+        assert_eq!(source.take(2).await, events(172..=173));
+        source.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn others_messages_that_age_away_cost_nobody_anything() {
+    for mode in modes() {
+        let mut server = NatsServer::start();
+        let context = client(&server).await;
+        share_stream(&context).await;
+        let mut source = RunningSource::start(source_in(&mode, &server.url()));
+        source.epoch_once_live().await;
+        publish(&context, 1..=1).await;
+        assert_eq!(source.take(1).await, events(1..=1));
+        let observer = async_nats::connect(server.url()).await.unwrap();
+        let asked = format!("$JS.API.STREAM.INFO.{STREAM}");
+        let mut looks = observer.subscribe(asked).await.unwrap();
+        for _ in 0..4 {
+            publish_others(&context, 60).await;
+            // One look may have begun before; each asks twice.
+            for _ in 0..4 {
+                futures_util::StreamExt::next(&mut looks).await.unwrap();
+            }
+        }
+        publish(&context, 242..=242).await;
+        assert_eq!(source.take(1).await, events(242..=242));
+
+        publish_others(&context, 60).await;
+        for _ in 0..4 {
+            futures_util::StreamExt::next(&mut looks).await.unwrap();
+        }
+        server.kill();
+        server.restart();
+        let context = client(&server).await;
+        publish_others(&context, 99).await;
+        publish(&context, 402..=402).await;
+        let told = source.until(&event(402)).await;
+        assert!(epochs(&told).is_empty(), "{told:?}");
+        source.stop().await;
+    }
 }
 
 #[tokio::test]

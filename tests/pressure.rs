@@ -63,7 +63,9 @@ async fn a_full_queue_stops_the_pull_and_the_other_shards_are_up_to_date() {
     const MESSAGES: u64 = 5_000;
     for mode in [ConsumerMode::Ordered, ConsumerMode::Durable(DurableSettings::default())] {
         let server = NatsServer::start();
-        let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
+        let mut context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
+        // The last of many acknowledgements waits for all the others.
+        context.set_timeout(support::GUARD);
         let stream = StreamSettings { max_age: Duration::from_secs(36_000), ..Default::default() };
         let config = jetstream::stream::Config {
             name: stream.name.clone(),

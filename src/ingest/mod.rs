@@ -18,6 +18,7 @@
 //! | `authorities` | a file of certificate authorities |
 //! | `filter` | which subjects to ask for |
 //! | `position` | PURE: where we are in the stream, and what that means |
+//! | `continuity` | PURE: whether anything was discarded before it was read |
 //! | `jetstream/` | source: a consumer of its own over a stream, ordered or durable |
 //! | `core` | source: plain NATS pub/sub |
 //! | `http/` | source: a backend that is polled |
@@ -28,6 +29,7 @@
 mod authorities;
 mod clock;
 mod connect;
+mod continuity;
 mod core;
 mod filter;
 mod http;

@@ -1,15 +1,19 @@
 //! How far a consumer has read its stream, and what the next contact or message means.
 //!
 //! A pure state machine: told what the stream says of itself and what arrives, it says what to
-//! announce and what to deliver. It knows no NATS types, no IO and no clock. Two sequences run
+//! announce and what to deliver. It knows no NATS types and no IO; the time is passed in. Two sequences run
 //! side by side. The consumer's has no holes, so a hole means that a message was lost on the
 //! way. The stream's has holes where a filter or a limit per subject leaves messages out; where
-//! it can have none, a jump means that retention took messages before they were read.
+//! it can have none, a jump means that retention took messages before they were read; where it
+//! can, [`Continuity`] finds that out.
 //!
 //! After every new start the last message handled is read again and compared by its store time.
 //! If it is another message, or gone although retained, the broker lost its tail and gave the
 //! positions out again: the epoch is announced anew, which makes the shards drop their logs.
 
+use std::time::Instant;
+
+use super::continuity::{Continuity, Look};
 use crate::event::{Base, Position, StreamPos};
 
 /// What a stream says of itself at a contact.
@@ -46,9 +50,10 @@ impl Sight {
 }
 
 /// Where the stream sequence may have holes without a loss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Holes {
     /// Nowhere: everything is read, and only the oldest messages are discarded.
+    #[default]
     Never,
     /// Where a filter leaves messages out.
     Filtered,
@@ -108,6 +113,7 @@ pub(crate) struct Tracker {
     stored_nanos: Option<i128>,
     consumer: u64,
     holes: Option<Holes>,
+    continuity: Continuity,
     is_overlap_due: bool,
     has_regressed: bool,
 }
@@ -116,6 +122,11 @@ impl Tracker {
     /// The last stream sequence that was handled.
     pub(crate) fn last(&self) -> u64 {
         self.last
+    }
+
+    /// The current consumer's sequence of the last message that it sent us.
+    pub(crate) fn consumer(&self) -> u64 {
+        self.consumer
     }
 
     /// Where the next consumer starts; `None` for the oldest message that there is.
@@ -134,7 +145,15 @@ impl Tracker {
     }
 
     /// Takes in what the stream says before a consumer is made.
-    pub(crate) fn contact(&mut self, sight: Sight) -> Contact {
+    pub(crate) fn contact(&mut self, sight: Sight, now: Instant) -> Contact {
+        let proven_to = self.continuity.proven_to(self.last).min(sight.last);
+        let contact = self.judge(sight, proven_to);
+        let proven_to = if contact == Contact::Continues { proven_to } else { self.last };
+        self.continuity.contact(&sight, self.last, proven_to, now);
+        contact
+    }
+
+    fn judge(&mut self, sight: Sight, proven_to: u64) -> Contact {
         self.consumer = 0;
         self.holes = Some(sight.holes);
         let why = match self.created_nanos {
@@ -149,14 +168,14 @@ impl Tracker {
             self.begin_before(sight.first);
             return Contact::Fresh(why);
         }
-        let expected = self.last + 1;
+        let expected = self.last.max(proven_to) + 1;
         if sight.first > expected {
             self.begin_before(sight.first);
             return Contact::Overtaken { messages: sight.first - expected };
         }
         self.is_overlap_due =
             self.stored_nanos.is_some() && sight.first <= self.last && self.last > 0;
-        if sight.holes == Holes::Anywhere && sight.last > self.last {
+        if sight.holes == Holes::Anywhere && sight.last + 1 > expected {
             return Contact::Torn;
         }
         Contact::Continues
@@ -167,6 +186,7 @@ impl Tracker {
     pub(crate) fn change_consumer(&mut self, consumer: u64) {
         self.consumer = consumer;
         self.is_overlap_due = false;
+        self.continuity.give_up_after(self.last);
     }
 
     /// Takes in a message: its sequences and its store time in nanoseconds.
@@ -191,6 +211,23 @@ impl Tracker {
         self.last = stream;
         self.stored_nanos = Some(stored_nanos);
         if jumped { Step::DeliverAfterLoss } else { Step::Deliver }
+    }
+
+    /// Whether looks at the stream tell anything that its sequence does not.
+    pub(crate) fn needs_looks(&self) -> bool {
+        self.continuity.needs_looks()
+    }
+
+    /// Whether there has to be a look before the message at `stream` is handled: what is missing
+    /// before it may have been discarded unread.
+    pub(crate) fn is_doubtful(&self, stream: u64, now: impl FnOnce() -> Instant) -> bool {
+        self.continuity.is_doubtful(self.last, stream, now)
+    }
+
+    /// Takes in a look. If messages may have been discarded unread, announce the epoch again: from
+    /// this position on none were.
+    pub(crate) fn looked(&mut self, look: &Look) -> Option<StreamPos> {
+        self.continuity.looked(look)
     }
 
     /// Gives up the messages up to `stream`, which cannot be read.
@@ -221,7 +258,7 @@ mod tests {
     fn reader_at(last: u64, holes: Holes) -> Tracker {
         let mut tracker = Tracker::default();
         let seen = Sight { holes, ..sight(1, last) };
-        assert_eq!(tracker.contact(seen), Contact::Fresh(Why::First));
+        assert_eq!(tracker.contact(seen, Instant::now()), Contact::Fresh(Why::First));
         for n in 1..=last {
             assert_eq!(tracker.step(n, n, i128::from(n)), Step::Deliver);
         }
@@ -283,7 +320,7 @@ mod tests {
             let mut tracker = reader_at(10, Holes::Never);
             let is_beyond = expected == Contact::Fresh(Why::Regressed);
             assert_eq!(tracker.is_beyond(seen), is_beyond, "{name}");
-            assert_eq!(tracker.contact(seen), expected, "{name}");
+            assert_eq!(tracker.contact(seen, Instant::now()), expected, "{name}");
             assert_eq!(tracker.start(), start, "{name}");
         }
     }
@@ -299,7 +336,7 @@ mod tests {
         ];
         for (name, (stream, consumer, stored), expected) in cases {
             let mut tracker = reader_at(10, Holes::Never);
-            assert_eq!(tracker.contact(sight(1, 20)), Contact::Continues);
+            assert_eq!(tracker.contact(sight(1, 20), Instant::now()), Contact::Continues);
             assert_eq!(tracker.step(stream, consumer, stored), expected, "{name}");
         }
     }
@@ -321,7 +358,7 @@ mod tests {
         let cases = [(Holes::Filtered, Step::DeliverAfterLoss), (Holes::Anywhere, Step::Deliver)];
         for (holes, expected) in cases {
             let mut tracker = reader_at(10, holes);
-            let seen = tracker.contact(Sight { holes, ..sight(1, 20) });
+            let seen = tracker.contact(Sight { holes, ..sight(1, 20) }, Instant::now());
             let is_torn = holes == Holes::Anywhere;
             assert_eq!(seen, if is_torn { Contact::Torn } else { Contact::Continues });
             assert_eq!(tracker.step(12, 1, 12), expected, "{holes:?}");
@@ -331,22 +368,28 @@ mod tests {
     #[test]
     fn a_regression_is_followed_by_a_fresh_start() {
         let mut tracker = reader_at(10, Holes::Never);
-        assert_eq!(tracker.contact(sight(1, 30)), Contact::Continues);
+        assert_eq!(tracker.contact(sight(1, 30), Instant::now()), Contact::Continues);
         assert_eq!(tracker.step(10, 1, 999), Step::Regressed);
-        assert_eq!(tracker.contact(sight(1, 30)), Contact::Fresh(Why::Regressed));
+        assert_eq!(tracker.contact(sight(1, 30), Instant::now()), Contact::Fresh(Why::Regressed));
         assert_eq!(tracker.step(1, 1, 1), Step::Deliver);
-        assert_eq!(tracker.contact(sight(1, 30)), Contact::Continues);
+        assert_eq!(tracker.contact(sight(1, 30), Instant::now()), Contact::Continues);
     }
 
     #[test]
     fn an_aged_stream_is_read_from_its_first_message() {
         let mut tracker = Tracker::default();
-        assert_eq!(tracker.contact(sight(5_000, 4_999)), Contact::Fresh(Why::First));
-        assert_eq!(tracker.contact(sight(5_000, 5_001)), Contact::Continues);
+        assert_eq!(
+            tracker.contact(sight(5_000, 4_999), Instant::now()),
+            Contact::Fresh(Why::First)
+        );
+        assert_eq!(tracker.contact(sight(5_000, 5_001), Instant::now()), Contact::Continues);
         assert_eq!(tracker.start(), Some(5_000));
         assert_eq!(tracker.step(5_000, 1, 1), Step::Deliver);
         let mut tracker = Tracker::default();
-        assert_eq!(tracker.contact(sight(5_000, 5_100)), Contact::Fresh(Why::First));
+        assert_eq!(
+            tracker.contact(sight(5_000, 5_100), Instant::now()),
+            Contact::Fresh(Why::First)
+        );
         assert_eq!(tracker.step(5_003, 1, 1), Step::DeliverAfterLoss, "three aged while starting");
     }
 
@@ -370,7 +413,7 @@ mod tests {
     fn messages_that_cannot_be_read_are_stepped_over() {
         let mut tracker = reader_at(10, Holes::Never);
         tracker.skip_to(11);
-        assert_eq!(tracker.contact(sight(1, 20)), Contact::Continues);
+        assert_eq!(tracker.contact(sight(1, 20), Instant::now()), Contact::Continues);
         assert_eq!(tracker.start(), Some(12));
         assert_eq!(tracker.step(12, 1, 12), Step::Deliver);
     }

@@ -187,7 +187,8 @@ impl Publisher {
         if let Some((channel, _)) = self.previous.get_key_value(subject) {
             let channel = Arc::clone(channel);
             let prev = self.previous.insert(Arc::clone(&channel), pos).unwrap_or_default();
-            return Some((channel, prev));
+            let is_known = prev >= self.whole_from;
+            return Some((channel, if is_known { prev } else { StreamPos::default() }));
         }
         // Only valid names are in the map, so this is done once per channel.
         if Pattern::parse(subject, SUBJECT_BYTES_MAX).map_or(true, |name| name.is_wildcard()) {
@@ -318,6 +319,19 @@ mod tests {
             })
             .collect();
         assert_eq!(prev, ['0', '0', '1']);
+    }
+
+    #[test]
+    fn a_previous_position_behind_which_something_may_be_missing_is_not_told() {
+        let (sender, _end) = feed(64);
+        let mut publisher = Publisher::new(vec![sender]);
+        let base = Base { after: None, whole_from: StreamPos(40) };
+        block_on(publisher.epoch_with(Epoch("e".into()), base)).unwrap();
+        let previous: Vec<u64> = [12, 41, 43]
+            .into_iter()
+            .map(|pos| publisher.advance("a.x", StreamPos(pos)).unwrap().1.0)
+            .collect();
+        assert_eq!(previous, [0, 0, 41]);
     }
 
     fn on_tokio<T>(work: impl Future<Output = T>) -> T {

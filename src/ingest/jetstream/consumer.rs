@@ -4,19 +4,24 @@
 //! the position is ours. Bounds: at most [`PULL_MESSAGES`] x 1.5 messages are under way, so that
 //! a source that is not read (a shard's queue is full) leaves the backlog in the stream.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_nats::Subject;
-use async_nats::jetstream::consumer::pull::{Config, Stream as Messages};
+use async_nats::jetstream::consumer::pull::{Config, MessagesError, Stream as Messages};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, ReplayPolicy};
 use async_nats::jetstream::stream::{
     Config as StreamConfig, ConsumerError, ConsumerErrorKind, Info, RetentionPolicy,
 };
 use async_nats::jetstream::{Context, Message};
+use futures_util::{FutureExt, StreamExt};
+use tokio::time::Instant;
 
+use super::look::{Arrived, Looks, look};
 use crate::channel::Pattern;
 use crate::event::{Base, Epoch};
 use crate::ingest::connect::Link;
+use crate::ingest::continuity::Look;
 use crate::ingest::filter::{FilterPlan, Several};
 use crate::ingest::position::{Holes, Sight};
 use crate::ingest::publisher::SUBJECT_BYTES_MAX;
@@ -55,9 +60,15 @@ pub(super) struct Request<'a> {
     pub(super) pull: usize,
 }
 
+/// What a consumer's stream of messages yields.
+pub(super) type Item = Option<Result<Message, MessagesError>>;
+
 /// A consumer that is being read.
 pub(super) struct Opened {
     pub(super) messages: Messages,
+    /// What was taken of them before its turn; as many as one pull at most.
+    pub(super) arrived: VecDeque<Item>,
+    pub(super) looks: Looks,
     pub(super) plan: FilterPlan,
     context: Context,
     consumer: Consumer<Config>,
@@ -66,6 +77,8 @@ pub(super) struct Opened {
     handled: Vec<Subject>,
     sight: Sight,
     is_caught_up: bool,
+    /// When the last message came, or was asked for, as long as it has not caught up.
+    pub(super) silent_since: Instant,
     pull: usize,
 }
 
@@ -130,6 +143,8 @@ impl Request<'_> {
         let is_caught_up = consumer.cached_info().num_pending == 0;
         Ok(Opened {
             messages,
+            arrived: VecDeque::new(),
+            looks: Looks::new(),
             plan,
             context: context.clone(),
             consumer,
@@ -137,6 +152,7 @@ impl Request<'_> {
             handled: Vec::new(),
             sight,
             is_caught_up,
+            silent_since: Instant::now(),
             pull: self.pull,
         })
     }
@@ -193,6 +209,9 @@ impl Opened {
     pub(super) async fn hand_over(&mut self) -> Result<Option<u64>, StreamError> {
         let Some(durable) = self.successor.take() else { return Ok(None) };
         self.messages = pull(&durable, self.pull).await?;
+        // The durable one sends again what the ordered one had sent and was not handled.
+        self.arrived.clear();
+        self.looks = Looks::new();
         let ordered = std::mem::replace(&mut self.consumer, durable);
         let (name, stream) = (&ordered.cached_info().name, &ordered.cached_info().stream_name);
         if let Err(error) = self.context.delete_consumer_from_stream(name, stream).await {
@@ -200,6 +219,40 @@ impl Opened {
             tracing::debug!(consumer = name, %error, "the ordered consumer was not removed");
         }
         Ok(Some(self.consumer.cached_info().delivered.consumer_sequence))
+    }
+
+    /// The next item, if it has arrived.
+    pub(super) fn at_hand(&mut self) -> Option<Item> {
+        self.arrived.pop_front().or_else(|| self.messages.next().now_or_never())
+    }
+
+    /// Takes what has arrived, one pull's worth at most; where that ends, if anything has.
+    pub(super) fn collect(&mut self) -> Option<Arrived> {
+        while self.arrived.len() < self.pull {
+            let Some(item) = self.messages.next().now_or_never() else { break };
+            let is_message = matches!(item, Some(Ok(_)));
+            self.arrived.push_back(item);
+            if !is_message {
+                break;
+            }
+        }
+        let messages = self.arrived.iter().rev().filter_map(|item| item.as_ref()?.as_ref().ok());
+        let last = messages.filter_map(|message| message.info().ok()).next()?;
+        Some(Arrived { stream: last.stream_sequence, consumer: last.consumer_sequence })
+    }
+
+    /// Looks at the stream and at this consumer, of which everything up to `arrived` has come.
+    pub(super) fn look(
+        &self,
+        arrived: Arrived,
+    ) -> impl Future<Output = Result<Look, StreamError>> + Send + 'static {
+        look(self.context.clone(), self.consumer.clone(), self.sight.created_nanos, arrived)
+    }
+
+    /// Begins one in the background.
+    pub(super) fn begin_look(&mut self, arrived: Arrived) {
+        let look = self.look(arrived);
+        self.looks.begin(look);
     }
 
     /// Takes in that every shard's queue has this message, or needs it no more.
@@ -235,7 +288,10 @@ impl Opened {
 
     /// Takes in a message's stream sequence and how many wait behind it.
     pub(super) fn catch_up(&mut self, sequence: u64, pending: u64) {
-        self.is_caught_up |= pending == 0 || sequence >= self.sight.last;
+        if !self.is_caught_up {
+            self.is_caught_up = pending == 0 || sequence >= self.sight.last;
+            self.silent_since = Instant::now();
+        }
     }
 
     /// Ends the catching up.
@@ -244,7 +300,7 @@ impl Opened {
     }
 
     /// How many messages wait for this consumer; `None` if the broker does not say.
-    pub(super) async fn pending(&self) -> Option<u64> {
+    pub(super) async fn pending(&mut self) -> Option<u64> {
         self.consumer.get_info().await.ok().map(|info| info.num_pending)
     }
 }

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! [`consumer`] makes consumers, [`durable`] the one that the ordered one hands over to in durable
-//! mode, [`unreadable`] gets past messages that the client library
-//! cannot parse, [`Tracker`] decides what a contact and a message mean, and this file acts on it.
+//! mode, [`read`] reads them, [`look`] asks meanwhile what the stream still holds, [`unreadable`]
+//! gets past messages that the client library cannot parse, [`Tracker`] decides what a contact and
+//! a message mean, and this file makes the contacts.
 //! The epoch is derived from the stream alone (name and creation time), so that it is the same
 //! on every instance. When a stream that was not made anew has lost messages (the broker lost
 //! its tail, or retention overtook us) there is nothing to derive another epoch from: the same
@@ -17,13 +18,13 @@
 
 mod consumer;
 mod durable;
+mod look;
+mod read;
 mod unreadable;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use async_nats::jetstream::consumer::pull::{MessagesError, MessagesErrorKind};
-use async_nats::jetstream::{self, Context, Message};
-use futures_util::{FutureExt, StreamExt};
+use async_nats::jetstream::{self, Context};
 
 use self::consumer::Opened;
 use self::durable::Durable;
@@ -31,21 +32,14 @@ pub use self::durable::DurableSettings;
 use super::connect::{Connector, End, Link, guard};
 use super::nats::NatsSettings;
 use super::pace::Pace;
-use super::position::{Contact, Step, Tracker, Why};
+use super::position::{Contact, Tracker, Why};
 use super::retry::Retry;
 use super::shutdown::Shutdown;
 use super::stream::{StreamError, StreamKeeper, StreamSettings};
 use super::{IngestError, Publisher, ShardsGone};
 use crate::channel::Pattern;
-use crate::event::{Base, Epoch, Incoming, Position, StreamPos};
+use crate::event::{Base, Epoch};
 use crate::feed::SourceStatus;
-
-/// Messages handled in a row before the shards are woken and the connection is looked at.
-const BATCH_MESSAGES_MAX: usize = 256;
-
-/// Silence after which a consumer that is still catching up is asked whether anything is left:
-/// what it had announced may have aged away in the meantime.
-const CATCH_UP_SILENCE: Duration = Duration::from_secs(1);
 
 /// Times that a stream may say that it ends before our position until it is believed: a second or
 /// two. To believe it makes every client reload.
@@ -265,7 +259,7 @@ impl Reader {
                 Some(guard(link, shutdown, prepared).await??)
             }
         };
-        let contact = self.tracker.contact(sight);
+        let contact = self.tracker.contact(sight, Instant::now());
         if contact != Contact::Torn {
             let epoch = consumer::epoch(&info.config.name, sight.created_nanos);
             self.announce(contact, epoch, sight.base()).await?;
@@ -316,166 +310,6 @@ impl Reader {
         self.publisher.epoch_with(epoch, base).await
     }
 
-    /// Reads one consumer until it ends; says why it did.
-    async fn read(&mut self, opened: &mut Opened, link: &Link, shutdown: &Shutdown) -> Stop {
-        loop {
-            let next = match self.advance(opened, link, shutdown).await {
-                Ok(()) => self.next(opened, link, shutdown).await,
-                Err(stop) => Err(stop),
-            };
-            let handled = match next {
-                Ok(Some(item)) => self.handle(item, opened).await,
-                Ok(None) => self.check_caught_up(opened, link, shutdown).await,
-                Err(stop) => Err(stop),
-            };
-            if let Err(stop) = handled {
-                return stop;
-            }
-        }
-    }
-
-    /// Handles what is at hand, acknowledges it, and changes to the durable consumer if it is time.
-    async fn advance(
-        &mut self,
-        opened: &mut Opened,
-        link: &Link,
-        shutdown: &Shutdown,
-    ) -> Result<(), Stop> {
-        self.drain(opened).await?;
-        guard(link, shutdown, opened.acknowledge()).await?;
-        if opened.has_to_hand_over()
-            && let Some(delivered) = guard(link, shutdown, opened.hand_over()).await??
-        {
-            self.tracker.change_consumer(delivered);
-        }
-        Ok(())
-    }
-
-    /// Handles what is at hand, up to a batch, and wakes the shards once for all of it.
-    async fn drain(&mut self, opened: &mut Opened) -> Result<(), Stop> {
-        for _ in 0..BATCH_MESSAGES_MAX {
-            if !self.has_room() {
-                break;
-            }
-            let Some(item) = opened.messages.next().now_or_never() else { break };
-            self.handle(item, opened).await?;
-        }
-        if opened.is_caught_up() {
-            self.live().await?;
-        }
-        self.publisher.flush();
-        Ok(())
-    }
-
-    /// Waits for the next item; `None` if nothing came for a while and we are catching up.
-    async fn next(
-        &self,
-        opened: &mut Opened,
-        link: &Link,
-        shutdown: &Shutdown,
-    ) -> Result<Option<Item>, Stop> {
-        if !self.has_room() {
-            guard(link, shutdown, self.room()).await?;
-        }
-        let is_catching_up = !opened.is_caught_up();
-        tokio::select! {
-            biased;
-            () = shutdown.fired() => Err(End::Shutdown.into()),
-            // Before the loss of the connection: what had arrived is handled first.
-            item = opened.messages.next() => Ok(Some(item)),
-            () = link.lost() => Err(End::Lost.into()),
-            () = tokio::time::sleep(CATCH_UP_SILENCE), if is_catching_up => Ok(None),
-        }
-    }
-
-    /// Whether the rates allow one more message now.
-    fn has_room(&self) -> bool {
-        self.pace.has_room(Instant::now) && self.publisher.has_room()
-    }
-
-    /// Waits until they do. Nothing is pulled meanwhile: the backlog stays in the stream.
-    async fn room(&self) {
-        self.publisher.report().nats_rate_pause.add(self.pace.room().await);
-        self.publisher.room().await;
-    }
-
-    async fn handle(&mut self, item: Item, opened: &mut Opened) -> Result<(), Stop> {
-        let message = match item {
-            Some(Ok(message)) => message,
-            Some(Err(error)) if error.kind() == MessagesErrorKind::MissingHeartbeat => {
-                return Err(Stop::Silent);
-            }
-            Some(Err(error)) => return Err(Stop::Broken(error.to_string())),
-            None => return Err(Stop::Broken("the consumer ended".to_owned())),
-        };
-        let Ok(info) = message.info() else {
-            return Err(Stop::Broken("a message came without its position".to_owned()));
-        };
-        self.pace.count(Instant::now);
-        self.publisher.report().messages.add(1);
-        let stored_nanos = info.published.unix_timestamp_nanos();
-        let step = self.tracker.step(info.stream_sequence, info.consumer_sequence, stored_nanos);
-        opened.catch_up(info.stream_sequence, info.pending);
-        match step {
-            Step::Hole => return Err(Stop::Broken("a message was lost on the way".to_owned())),
-            Step::Regressed => {
-                return Err(Stop::Broken("another message has our position".to_owned()));
-            }
-            Step::Repeat => {
-                self.publisher.report().repeats.add(1);
-                opened.handled(&message);
-                return Ok(());
-            }
-            Step::Deliver => {}
-            Step::DeliverAfterLoss => {
-                let epoch = opened.epoch();
-                tracing::error!(%epoch, pos = info.stream_sequence, "messages before this are lost");
-                self.publisher.epoch(epoch).await?;
-            }
-        }
-        if opened.plan.accepts(&message.subject) {
-            let pos = StreamPos(info.stream_sequence);
-            self.publish(&message, pos, stored_nanos).await?;
-        }
-        opened.handled(&message);
-        Ok(())
-    }
-
-    async fn publish(
-        &mut self,
-        message: &Message,
-        pos: StreamPos,
-        stored_nanos: i128,
-    ) -> Result<(), ShardsGone> {
-        let ts_ms = u64::try_from(stored_nanos / 1_000_000).unwrap_or_default();
-        let position = Position { pos, ts_ms };
-        let incoming = Incoming { subject: &message.subject, payload: &message.payload, position };
-        self.publisher.publish(&incoming).await
-    }
-
-    /// Asks the consumer whether anything is left to catch up with.
-    async fn check_caught_up(
-        &mut self,
-        opened: &mut Opened,
-        link: &Link,
-        shutdown: &Shutdown,
-    ) -> Result<(), Stop> {
-        if guard(link, shutdown, opened.pending()).await? == Some(0) {
-            opened.set_caught_up();
-        }
-        Ok(())
-    }
-
-    async fn live(&mut self) -> Result<(), ShardsGone> {
-        if self.retry.failures() > 0 || !self.progress.has_been_live {
-            tracing::info!(pos = self.tracker.last(), "the source is live");
-        }
-        self.progress.has_been_live = true;
-        self.connector.settled();
-        self.retry.succeeded();
-        self.publisher.status(SourceStatus::Live).await
-    }
-
     /// Tells that messages do not arrive, unless none ever did.
     async fn stale(&mut self) -> Result<(), ShardsGone> {
         if !self.progress.has_seen_stream {
@@ -484,6 +318,3 @@ impl Reader {
         self.publisher.status(SourceStatus::Stale).await
     }
 }
-
-/// What a consumer's stream of messages yields.
-type Item = Option<Result<Message, MessagesError>>;

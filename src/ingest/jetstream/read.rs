@@ -1,0 +1,276 @@
+//! Reading one consumer: messages to the publisher, in order, and what is said between them.
+
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream::Message;
+use async_nats::jetstream::consumer::pull::MessagesErrorKind;
+use futures_util::StreamExt;
+use tokio::time::sleep_until;
+
+use super::consumer::{Item, Opened};
+use super::look::Arrived;
+use super::{Reader, Stop};
+use crate::event::{Base, Incoming, Position, StreamPos};
+use crate::feed::SourceStatus;
+use crate::ingest::ShardsGone;
+use crate::ingest::connect::{End, Link, guard};
+use crate::ingest::continuity::Look;
+use crate::ingest::position::Step;
+use crate::ingest::shutdown::Shutdown;
+use crate::ingest::stream::StreamError;
+
+/// Messages handled in a row before the shards are woken and the connection is looked at.
+const BATCH_MESSAGES_MAX: usize = 256;
+
+/// Silence after which a consumer that is still catching up is asked whether anything is left:
+/// what it had announced may have aged away in the meantime.
+const CATCH_UP_SILENCE: Duration = Duration::from_secs(1);
+
+/// What there is to do next.
+enum Next {
+    /// Handle what has arrived.
+    Arrived,
+    /// Take in a look at the stream.
+    Looked(Result<Look, StreamError>),
+    /// Begin one.
+    LookIsDue,
+    /// Nothing came for a while, and not everything has been read.
+    Silence,
+}
+
+impl Reader {
+    /// Reads one consumer until it ends; says why it did.
+    pub(super) async fn read(
+        &mut self,
+        opened: &mut Opened,
+        link: &Link,
+        shutdown: &Shutdown,
+    ) -> Stop {
+        loop {
+            let next = match self.advance(opened, link, shutdown).await {
+                Ok(()) => self.next(opened, link, shutdown).await,
+                Err(stop) => Err(stop),
+            };
+            let handled = match next {
+                Ok(Next::Arrived) => Ok(()),
+                Ok(Next::Looked(look)) => self.looked(look, opened).await,
+                Ok(Next::LookIsDue) => {
+                    opened.begin_look(self.arrived());
+                    Ok(())
+                }
+                Ok(Next::Silence) => self.check_caught_up(opened, link, shutdown).await,
+                Err(stop) => Err(stop),
+            };
+            if let Err(stop) = handled {
+                return stop;
+            }
+        }
+    }
+
+    /// Handles what is at hand, acknowledges it, and changes to the durable consumer if it is time.
+    async fn advance(
+        &mut self,
+        opened: &mut Opened,
+        link: &Link,
+        shutdown: &Shutdown,
+    ) -> Result<(), Stop> {
+        self.drain(opened, link, shutdown).await?;
+        guard(link, shutdown, opened.acknowledge()).await?;
+        if opened.has_to_hand_over()
+            && let Some(delivered) = guard(link, shutdown, opened.hand_over()).await??
+        {
+            self.tracker.change_consumer(delivered);
+        }
+        Ok(())
+    }
+
+    /// Handles what is at hand, up to a batch, and wakes the shards once for all of it.
+    async fn drain(
+        &mut self,
+        opened: &mut Opened,
+        link: &Link,
+        shutdown: &Shutdown,
+    ) -> Result<(), Stop> {
+        for _ in 0..BATCH_MESSAGES_MAX {
+            if !self.has_room() {
+                break;
+            }
+            let Some(item) = opened.at_hand() else { break };
+            self.handle(item, opened, link, shutdown).await?;
+        }
+        if opened.is_caught_up() {
+            self.live().await?;
+        }
+        self.publisher.flush();
+        Ok(())
+    }
+
+    /// Waits for what comes next.
+    async fn next(
+        &self,
+        opened: &mut Opened,
+        link: &Link,
+        shutdown: &Shutdown,
+    ) -> Result<Next, Stop> {
+        if !self.has_room() {
+            guard(link, shutdown, self.room()).await?;
+        }
+        if !opened.arrived.is_empty() {
+            return Ok(Next::Arrived);
+        }
+        let is_catching_up = !opened.is_caught_up();
+        let silence = opened.silent_since + CATCH_UP_SILENCE;
+        tokio::select! {
+            biased;
+            () = shutdown.fired() => Err(End::Shutdown.into()),
+            look = opened.looks.next(), if self.tracker.needs_looks() => {
+                Ok(look.map_or(Next::LookIsDue, Next::Looked))
+            }
+            // Before the loss of the connection: what had arrived is handled first.
+            item = opened.messages.next() => {
+                opened.arrived.push_back(item);
+                Ok(Next::Arrived)
+            }
+            () = link.lost() => Err(End::Lost.into()),
+            () = sleep_until(silence), if is_catching_up => Ok(Next::Silence),
+        }
+    }
+
+    /// Whether the rates allow one more message now.
+    fn has_room(&self) -> bool {
+        self.pace.has_room(Instant::now) && self.publisher.has_room()
+    }
+
+    /// Waits until they do. Nothing is pulled meanwhile: the backlog stays in the stream.
+    async fn room(&self) {
+        self.publisher.report().nats_rate_pause.add(self.pace.room().await);
+        self.publisher.room().await;
+    }
+
+    async fn handle(
+        &mut self,
+        item: Item,
+        opened: &mut Opened,
+        link: &Link,
+        shutdown: &Shutdown,
+    ) -> Result<(), Stop> {
+        let message = match item {
+            Some(Ok(message)) => message,
+            Some(Err(error)) if error.kind() == MessagesErrorKind::MissingHeartbeat => {
+                return Err(Stop::Silent);
+            }
+            Some(Err(error)) => return Err(Stop::Broken(error.to_string())),
+            None => return Err(Stop::Broken("the consumer ended".to_owned())),
+        };
+        let Ok(info) = message.info() else {
+            return Err(Stop::Broken("a message came without its position".to_owned()));
+        };
+        if self.tracker.is_doubtful(info.stream_sequence, Instant::now) {
+            let here = Arrived { stream: info.stream_sequence, consumer: info.consumer_sequence };
+            // One look answers for all that has arrived.
+            let arrived = opened.collect().unwrap_or(here);
+            let look = guard(link, shutdown, opened.look(arrived)).await?;
+            self.looked(Ok(look?), opened).await?;
+        }
+        self.pace.count(Instant::now);
+        self.publisher.report().messages.add(1);
+        let stored_nanos = info.published.unix_timestamp_nanos();
+        let step = self.tracker.step(info.stream_sequence, info.consumer_sequence, stored_nanos);
+        opened.catch_up(info.stream_sequence, info.pending);
+        match step {
+            Step::Hole => return Err(Stop::Broken("a message was lost on the way".to_owned())),
+            Step::Regressed => {
+                return Err(Stop::Broken("another message has our position".to_owned()));
+            }
+            Step::Repeat => {
+                self.publisher.report().repeats.add(1);
+                opened.handled(&message);
+                return Ok(());
+            }
+            Step::Deliver => {}
+            Step::DeliverAfterLoss => {
+                let epoch = opened.epoch();
+                let pos = info.stream_sequence;
+                if self.progress.has_been_live {
+                    tracing::error!(%epoch, pos, "messages before this are lost");
+                } else {
+                    tracing::info!(%epoch, pos, "the window aged while it was read for the first time");
+                }
+                self.publisher.epoch(epoch).await?;
+            }
+        }
+        if opened.plan.accepts(&message.subject) {
+            let pos = StreamPos(info.stream_sequence);
+            self.publish(&message, pos, stored_nanos).await?;
+        }
+        opened.handled(&message);
+        Ok(())
+    }
+
+    /// What has come and was handled.
+    fn arrived(&self) -> Arrived {
+        Arrived { stream: self.tracker.last(), consumer: self.tracker.consumer() }
+    }
+
+    /// Acts on a look. One that failed is followed by the next.
+    async fn looked(
+        &mut self,
+        look: Result<Look, StreamError>,
+        opened: &mut Opened,
+    ) -> Result<(), Stop> {
+        let look = match look {
+            Ok(look) => look,
+            Err(StreamError::Missing) => return Err(StreamError::Missing.into()),
+            Err(error) => {
+                tracing::debug!(%error, "the stream does not say what it holds");
+                return Ok(());
+            }
+        };
+        if let Some(whole_from) = self.tracker.looked(&look) {
+            let epoch = opened.epoch();
+            tracing::warn!(
+                %epoch,
+                %whole_from,
+                "the stream may have discarded messages before they were read"
+            );
+            self.publisher.epoch_with(epoch, Base { after: None, whole_from }).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish(
+        &mut self,
+        message: &Message,
+        pos: StreamPos,
+        stored_nanos: i128,
+    ) -> Result<(), ShardsGone> {
+        let ts_ms = u64::try_from(stored_nanos / 1_000_000).unwrap_or_default();
+        let position = Position { pos, ts_ms };
+        let incoming = Incoming { subject: &message.subject, payload: &message.payload, position };
+        self.publisher.publish(&incoming).await
+    }
+
+    /// Asks the consumer whether anything is left to catch up with.
+    async fn check_caught_up(
+        &mut self,
+        opened: &mut Opened,
+        link: &Link,
+        shutdown: &Shutdown,
+    ) -> Result<(), Stop> {
+        opened.silent_since = tokio::time::Instant::now();
+        if guard(link, shutdown, opened.pending()).await? == Some(0) {
+            opened.set_caught_up();
+        }
+        Ok(())
+    }
+
+    async fn live(&mut self) -> Result<(), ShardsGone> {
+        if self.retry.failures() > 0 || !self.progress.has_been_live {
+            tracing::info!(pos = self.tracker.last(), "the source is live");
+        }
+        self.progress.has_been_live = true;
+        self.connector.settled();
+        self.retry.succeeded();
+        self.publisher.status(SourceStatus::Live).await
+    }
+}
