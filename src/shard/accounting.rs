@@ -1,10 +1,11 @@
 //! What the shard and each connection hold in memory, and what happens to a connection that holds
 //! too much.
 //!
-//! A connection's budget bounds what it may take in all: its own state, subscriptions, waiting
-//! frames and incomplete messages, and what the kernel holds for it while it is blocked. Live
-//! events have the bounds of the queue, which are part of the budget; events that a client asks
-//! for are cut to what the budget leaves; whoever is over it all the same is closed.
+//! A connection's budget bounds what it may take in all: its own state, subscriptions, resumes
+//! that wait, waiting frames and incomplete messages, and what the kernel holds for it while it is
+//! blocked. Live events have the bounds of the queue, which are part of the budget; events that a
+//! client asks for are cut to what the budget leaves, and a resume for which it has no room does
+//! not wait; whoever is over it all the same is closed.
 
 use super::census::ShardReport;
 use super::connection::ConnId;
@@ -79,7 +80,9 @@ impl Shard {
     fn budget_used(&self, id: ConnId) -> usize {
         let connection = self.connections.get(id);
         connection.map_or(0, |connection| {
-            connection.budgeted_bytes() + self.index.memory_bytes_of(id.index)
+            connection.budgeted_bytes()
+                + self.index.memory_bytes_of(id.index)
+                + self.waiting_resumes.memory_bytes_of(id.index)
         })
     }
 

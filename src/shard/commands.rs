@@ -215,8 +215,10 @@ impl Shard {
     fn unsubscribe(&mut self, id: ConnId, channels: &[String], command_id: Option<CommandId>) {
         let mut removed = Vec::new();
         let mut rejected = Vec::new();
+        let mut withdrawn = self.waiting_resumes.withdraw(id.index, channels);
         for channel in channels {
-            if self.index.unsubscribe(id.index, channel) {
+            let was_waiting = withdrawn.remove(channel);
+            if self.index.unsubscribe(id.index, channel) || was_waiting {
                 removed.push(channel.as_str());
             } else {
                 let message = "this connection is not subscribed to it".into();

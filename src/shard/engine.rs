@@ -476,6 +476,7 @@ impl Shard {
             connection.catch_up = None;
             self.settings.census.remove(self.settings.shard);
             self.index.remove_connection(id.index);
+            self.waiting_resumes.remove_connection(id.index);
         }
     }
 

@@ -54,6 +54,10 @@ pub const RESUME_WAIT_MS: u64 = 2_000;
 /// Resumes that were waited with and are carried out in one step: about 1 ms of work.
 pub const RESUMES_PER_TURN: usize = 16;
 
+/// Resumes of a connection that wait so. A client resumes all of its channels in one command; 1,024
+/// names of 256 bytes fill 4 messages.
+pub const WAITING_RESUMES_MAX: usize = 4;
+
 /// Bytes of the resumes of a shard that wait so.
 pub const WAITING_RESUME_BYTES_MAX: usize = 16 << 20;
 

@@ -2,15 +2,17 @@
 //! cannot be.
 //!
 //! A position that this instance has not reached yet waits for it: another instance may be ahead
-//! by a moment. Bounds: [`RESUME_WAIT_MS`], [`WAITING_RESUME_BYTES_MAX`].
+//! by a moment. Bounds: [`RESUME_WAIT_MS`]; [`WAITING_RESUMES_MAX`] of a connection, in its memory
+//! budget, and [`WAITING_RESUME_BYTES_MAX`] of all. What a connection has waiting goes with it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::rc::Rc;
 
 use super::connection::ConnId;
 use super::engine::Shard;
 use super::limits::{
     CATCH_UP_EVENTS_MAX, RESUME_WAIT_MS, RESUMES_PER_TURN, WAITING_RESUME_BYTES_MAX,
+    WAITING_RESUMES_MAX,
 };
 use super::newest::Looks;
 use super::recent::{LoggedEvent, Place};
@@ -35,39 +37,63 @@ pub(super) struct Subscription {
 struct WaitingResume {
     id: ConnId,
     subscription: Subscription,
+    pos: u64,
     deadline_ms: u64,
     bytes: usize,
 }
 
-/// All of those of a shard.
+/// All of those of a shard, numbered as they came.
 #[derive(Debug, Default)]
 pub(super) struct WaitingResumes {
-    /// By the position that each waits for, and a number that tells them apart.
-    by_pos: BTreeMap<(u64, u64), WaitingResume>,
+    /// In the order of their deadlines, too.
+    resumes: BTreeMap<u64, WaitingResume>,
+    /// The positions that are waited for, each with the number.
+    by_pos: BTreeSet<(u64, u64)>,
+    /// The connections' indexes, each with the number.
+    by_connection: BTreeSet<(u32, u64)>,
     /// Those that wait no more, to be carried out a few at a time.
-    due: VecDeque<WaitingResume>,
+    due: VecDeque<u64>,
     added: u64,
     bytes: usize,
 }
 
 impl WaitingResumes {
-    fn add(&mut self, pos: u64, waiting: WaitingResume) {
+    fn add(&mut self, waiting: WaitingResume) {
         self.added += 1;
+        self.insert(self.added, waiting);
+    }
+
+    fn insert(&mut self, number: u64, waiting: WaitingResume) {
         self.bytes += waiting.bytes;
-        self.by_pos.insert((pos, self.added), waiting);
+        self.by_pos.insert((waiting.pos, number));
+        self.by_connection.insert((waiting.id.index, number));
+        self.resumes.insert(number, waiting);
+    }
+
+    fn remove(&mut self, number: u64) -> Option<WaitingResume> {
+        let waiting = self.resumes.remove(&number)?;
+        self.bytes -= waiting.bytes;
+        self.by_pos.remove(&(waiting.pos, number));
+        self.by_connection.remove(&(waiting.id.index, number));
+        Some(waiting)
     }
 
     /// Those that wait for a position up to `pos` wait no more.
     pub(super) fn reached(&mut self, pos: u64) {
-        while let Some(first) = self.by_pos.first_entry().filter(|first| first.key().0 <= pos) {
-            self.due.push_back(first.remove());
+        while self.by_pos.first().is_some_and(|first| first.0 <= pos) {
+            self.due.extend(self.by_pos.pop_first().map(|(_, number)| number));
         }
     }
 
     /// Those whose time is over wait no more.
     pub(super) fn expire(&mut self, now_ms: u64) {
-        let over = self.by_pos.extract_if(.., |_, waiting| waiting.deadline_ms <= now_ms);
-        self.due.extend(over.map(|(_, waiting)| waiting));
+        let over = self.resumes.iter().take_while(|(_, waiting)| waiting.deadline_ms <= now_ms);
+        for (number, waiting) in over {
+            // It may be due already.
+            if self.by_pos.remove(&(waiting.pos, *number)) {
+                self.due.push_back(*number);
+            }
+        }
     }
 
     /// Whether any waits no more.
@@ -75,27 +101,68 @@ impl WaitingResumes {
         !self.due.is_empty()
     }
 
-    fn next_due(&mut self) -> Option<WaitingResume> {
-        let waiting = self.due.pop_front()?;
-        self.bytes -= waiting.bytes;
-        Some(waiting)
+    fn next_due(&mut self) -> Option<(u64, WaitingResume)> {
+        while let Some(number) = self.due.pop_front() {
+            // Its connection may have ended since.
+            if let Some(waiting) = self.remove(number) {
+                return Some((number, waiting));
+            }
+        }
+        None
+    }
+
+    /// Takes channels out of what a connection has waiting; those that were there.
+    pub(super) fn withdraw(&mut self, connection: u32, channels: &[String]) -> HashSet<String> {
+        let mut withdrawn = HashSet::new();
+        let numbers: Vec<u64> = self.numbers_of(connection).collect();
+        if numbers.is_empty() {
+            return withdrawn;
+        }
+        let unwanted: HashSet<&str> = channels.iter().map(String::as_str).collect();
+        for number in numbers {
+            if let Some(waiting) = self.resumes.get_mut(&number) {
+                let wanted = &mut waiting.subscription.channels;
+                withdrawn.extend(wanted.extract_if(.., |it| unwanted.contains(it.as_str())));
+            }
+        }
+        withdrawn
+    }
+
+    /// Ends what a connection has waiting, and gives back its memory.
+    pub(super) fn remove_connection(&mut self, connection: u32) {
+        let numbers: Vec<u64> = self.numbers_of(connection).collect();
+        for number in numbers {
+            self.remove(number);
+        }
+    }
+
+    fn numbers_of(&self, connection: u32) -> impl Iterator<Item = u64> {
+        let range = (connection, 0)..=(connection, u64::MAX);
+        self.by_connection.range(range).map(|(_, number)| *number)
     }
 
     /// Heap of them all, as they were counted when they came.
     pub(super) fn memory_bytes(&self) -> usize {
         self.bytes
     }
+
+    /// Heap of what a connection has waiting.
+    pub(super) fn memory_bytes_of(&self, connection: u32) -> usize {
+        self.numbers_of(connection).map(|number| self.resumes[&number].bytes).sum()
+    }
 }
 
 impl Subscription {
-    /// About what it takes while it waits.
+    /// About what it takes while it waits. The nodes of the trees that it is in are half empty at
+    /// worst.
     fn memory_bytes(&self) -> usize {
+        const NUMBERS: usize = 6 * size_of::<u64>();
         let texts = self.channels.iter().map(|channel| allocation_bytes(channel.capacity()));
         let epoch = self.resume.as_ref().map_or(0, |point| point.epoch.capacity());
         texts.sum::<usize>()
             + allocation_bytes(self.channels.capacity() * size_of::<String>())
             + allocation_bytes(epoch)
-            + 2 * size_of::<WaitingResume>()
+            + 2 * (size_of::<WaitingResume>() + NUMBERS)
     }
 }
 
@@ -124,33 +191,35 @@ impl Shard {
             _ => return Some(subscription),
         };
         let bytes = subscription.memory_bytes();
-        if self.waiting_resumes.bytes + bytes > WAITING_RESUME_BYTES_MAX {
+        let waiting = &self.waiting_resumes;
+        let has_room = waiting.bytes + bytes <= WAITING_RESUME_BYTES_MAX
+            && waiting.numbers_of(id.index).count() < WAITING_RESUMES_MAX
+            && bytes <= self.budget_left(id);
+        if !has_room {
             return Some(subscription);
         }
         let deadline_ms = now.monotonic_ms + RESUME_WAIT_MS;
-        self.waiting_resumes.add(pos, WaitingResume { id, subscription, deadline_ms, bytes });
+        self.waiting_resumes.add(WaitingResume { id, subscription, pos, deadline_ms, bytes });
         None
     }
 
     /// Carries out some of the subscriptions that wait no more.
     pub(super) fn resume_waiting(&mut self, now: Now, wire: &mut impl Wire) {
         for _ in 0..RESUMES_PER_TURN {
-            let Some(waiting) = self.waiting_resumes.next_due() else { return };
-            let WaitingResume { id, subscription, deadline_ms, bytes } = waiting;
-            if !self.find(id).is_some_and(|connection| connection.is_open()) {
-                continue;
-            }
-            match &subscription.resume {
+            let Some((number, waiting)) = self.waiting_resumes.next_due() else { return };
+            match &waiting.subscription.resume {
                 // The epoch came, but not the position.
-                Some(point) if now.monotonic_ms < deadline_ms && self.is_ahead(point) => {
-                    let pos = point.pos;
-                    let waiting = WaitingResume { id, subscription, deadline_ms, bytes };
-                    self.waiting_resumes.add(pos, waiting);
+                Some(point) if now.monotonic_ms < waiting.deadline_ms && self.is_ahead(point) => {
+                    self.waiting_resumes.insert(number, waiting);
                 }
                 _ => {
+                    let WaitingResume { id, subscription, .. } = waiting;
                     self.flush_pending(id, wire);
-                    self.subscribe(id, &subscription);
-                    self.touch_now(id, wire);
+                    // That may have ended the connection.
+                    if self.find(id).is_some_and(|connection| connection.is_open()) {
+                        self.subscribe(id, &subscription);
+                        self.touch_now(id, wire);
+                    }
                 }
             }
         }

@@ -1,11 +1,15 @@
 //! A nats-server and what a test publishes to it, without async.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use async_nats::jetstream;
 use tokio::runtime::Runtime;
 
 use super::nats::NatsServer;
+
+/// Messages that are published before the first of them is acknowledged.
+const ACKNOWLEDGEMENTS_WAITING: usize = 500;
 
 pub struct Nats {
     server: NatsServer,
@@ -64,10 +68,17 @@ impl Nats {
     /// Publishes many payloads, `{"n":index}`, all acknowledged.
     pub fn publish_numbers(&self, subject: &str, numbers: Range<u64>) {
         self.with_jetstream(async |context| {
+            let mut waiting = VecDeque::new();
             for number in numbers {
                 let payload = format!("{{\"n\":{number}}}");
                 let acknowledgement = context.publish(subject.to_owned(), payload.into()).await;
-                acknowledgement.unwrap().await.unwrap();
+                waiting.push_back(acknowledgement.unwrap());
+                if waiting.len() > ACKNOWLEDGEMENTS_WAITING {
+                    waiting.pop_front().unwrap().await.unwrap();
+                }
+            }
+            for acknowledgement in waiting {
+                acknowledgement.await.unwrap();
             }
         });
     }

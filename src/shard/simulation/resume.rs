@@ -3,11 +3,12 @@
 use serde_json::{Value, json};
 
 use super::world::World;
-use super::{limits, shard};
+use super::{client_frame, limits, shard};
 use crate::event::{Base, Epoch, Position, StreamPos};
 use crate::feed::{Feed, SourceStatus};
 use crate::protocol::message::{ClientLimits, ResumeRefusal};
-use crate::shard::limits::{Limits, RESUME_WAIT_MS};
+use crate::shard::ConnId;
+use crate::shard::limits::{Limits, RESUME_WAIT_MS, RESUMES_PER_TURN, WAITING_RESUMES_MAX};
 
 /// A world with one client and `events` events on `t.A.x`, of which it has seen nothing.
 fn world_with(limits: Limits, events: usize) -> World {
@@ -170,6 +171,153 @@ fn before_the_first_contact_a_resume_waits_for_it() {
     let base = Base { after: Some(Position::default()), whole_from: StreamPos(0) };
     world.feed([Feed::Epoch { epoch: Epoch("e".into()), base }].into());
     assert_eq!(world.take_messages()[0]["recovered"], true);
+}
+
+/// The answers among these messages: each with its id and whether everything was recovered.
+fn outcomes(messages: &[Value]) -> Vec<(u64, bool)> {
+    let answers = messages.iter().filter(|message| message["type"] == "subscribed");
+    let outcome = |it: &Value| (it["id"].as_u64().unwrap(), it["recovered"].as_bool().unwrap());
+    answers.map(outcome).collect()
+}
+
+#[test]
+fn a_connection_has_only_so_many_resumes_waiting() {
+    let mut world = world_with(limits(), 3);
+    let waiting = 5..5 + WAITING_RESUMES_MAX as u64;
+    for pos in waiting.clone() {
+        assert!(subscribe(&mut world, &["t.A.x"], "e", pos, pos).is_empty());
+    }
+    let messages = subscribe(&mut world, &["t.B.x"], "e", 40, 40);
+    assert_refused(&messages, ResumeRefusal::PositionUnknown);
+    world.connect_with("");
+    let resume = json!({"epoch": "e", "pos": 40, "ts": 40});
+    let command = json!({"type": "subscribe", "channels": ["t.B.x"], "resume": resume});
+    let before = world.shard.waiting_resumes.memory_bytes();
+    world.send(1, &command.to_string());
+    assert!(world.shard.waiting_resumes.memory_bytes() > before, "another one's may wait");
+    world.publish_on(["t.C.x"; 10].into_iter());
+    let expected: Vec<(u64, bool)> = waiting.map(|pos| (pos, true)).collect();
+    assert_eq!(outcomes(&world.take_messages()), expected);
+    assert!(subscribe(&mut world, &["t.A.x"], "e", 40, 40).is_empty(), "there is room again");
+}
+
+#[test]
+fn what_waits_counts_in_the_budget_and_does_not_wait_beyond_it() {
+    let mut world = world_with(limits(), 3);
+    let id = world.clients[0].id;
+    let names: Vec<String> = (0..500).map(|number| format!("t.A.{number:060}")).collect();
+    let channels: Vec<&str> = names.iter().map(String::as_str).collect();
+    let left = world.shard.budget_left(id);
+    assert!(subscribe(&mut world, &channels, "e", 5, 5).is_empty());
+    let taken = left - world.shard.budget_left(id);
+    assert!(taken > 500 * 64, "{taken}");
+    assert_eq!(taken, world.shard.waiting_resumes.memory_bytes());
+    // Room for half of another.
+    world.shard.settings.limits.connection_budget_bytes -= left - taken - taken / 2;
+    let messages = subscribe(&mut world, &channels, "e", 6, 6);
+    assert_refused(&messages, ResumeRefusal::PositionUnknown);
+    assert!(world.shard.is_alive(id));
+    world.publish_on(["t.B.x"; 10].into_iter());
+    assert_eq!(outcomes(&world.take_messages()), [(5, true)]);
+    assert_eq!(world.shard.waiting_resumes.memory_bytes(), 0);
+}
+
+/// Has `clients` wait for position 5 on `t.A.x` with as many resumes as each may, which are due
+/// when it returns, and of which as many as are carried out in one step were.
+fn many_due(clients: usize) -> World {
+    let mut world = World::new(1);
+    world.shard = shard(limits());
+    for client in 0..clients {
+        world.connect_with("");
+        for _ in 0..WAITING_RESUMES_MAX {
+            let resume = json!({"epoch": "e", "pos": 0, "ts": 0});
+            let command =
+                json!({"type": "subscribe", "channels": ["t.A.x", "t.B.x"], "resume": resume});
+            world.send(client, &command.to_string());
+        }
+    }
+    let base = Base { after: Some(Position::default()), whole_from: StreamPos(0) };
+    let mut feed = [Feed::Epoch { epoch: Epoch("e".into()), base }].into();
+    world.shard.publish(&mut feed, world.now, &mut world.wire);
+    assert!(world.shard.waiting_resumes.has_due());
+    world
+}
+
+#[test]
+fn a_connection_that_ends_gives_back_what_it_has_waiting_at_once() {
+    let lost = |world: &mut World, id: ConnId| world.shard.lost(id);
+    let closes = |world: &mut World, id: ConnId| {
+        let mut frame = client_frame(8, &1000_u16.to_be_bytes());
+        world.shard.receive(id, &mut frame, world.now, &mut world.wire);
+    };
+    let ends: [fn(&mut World, ConnId); 2] = [lost, closes];
+    for end in ends {
+        let mut world = world_with(limits(), 3);
+        let id = world.clients[0].id;
+        for pos in 5..8 {
+            assert!(subscribe(&mut world, &["t.A.x"], "e", pos, pos).is_empty());
+        }
+        end(&mut world, id);
+        assert_eq!(world.shard.waiting_resumes.memory_bytes(), 0);
+        world.publish_on(["t.B.x"; 10].into_iter());
+
+        let mut world = many_due(1 + RESUMES_PER_TURN / WAITING_RESUMES_MAX);
+        let id = world.clients.last().unwrap().id;
+        end(&mut world, id);
+        assert_eq!(world.shard.waiting_resumes.memory_bytes(), 0);
+        world.flush();
+        assert!(!world.shard.waiting_resumes.has_due());
+        assert_eq!(world.shard.index.count_of(id.index), 0);
+    }
+}
+
+#[test]
+fn a_connection_whose_socket_fails_before_its_resume_leaves_nothing() {
+    let mut world = world_with(limits(), 3);
+    let id = world.clients[0].id;
+    world.send(0, r#"{"type":"subscribe","channels":["t.B.x"]}"#);
+    world.take_messages();
+    assert!(subscribe(&mut world, &["t.A.x"], "e", 5, 5).is_empty());
+    world.wire.broken.insert((id.index, id.generation));
+    world.publish_on(["t.B.x"; 2].into_iter());
+    assert!(!world.shard.is_alive(id));
+    assert_eq!(world.shard.index.total(), 0);
+}
+
+#[test]
+fn an_unsubscribe_behind_a_resume_that_waits_wins() {
+    let mut world = world_with(limits(), 3);
+    assert!(subscribe(&mut world, &["t.A.x", "t.B.x"], "e", 5, 5).is_empty());
+    assert!(subscribe(&mut world, &["t.A.x"], "e", 6, 6).is_empty());
+    let unsubscribe = r#"{"type":"unsubscribe","channels":["t.A.x","t.C.x","t.A.x"]}"#;
+    world.send(0, unsubscribe);
+    let messages = world.take_messages();
+    assert_eq!(messages[0]["channels"], json!(["t.A.x"]), "{}", messages[0]);
+    let rejected = messages[0]["rejected"].as_array().unwrap();
+    assert!(rejected.iter().all(|it| it["code"] == "not_subscribed"), "{}", messages[0]);
+    assert_eq!((rejected.len(), &messages[0]["total"]), (2, &json!(0)));
+    world.publish_on(["t.A.x", "t.B.x", "t.A.x", "t.B.x", "t.A.x"].into_iter());
+    let messages = world.take_messages();
+    assert_eq!(outcomes(&messages), [(5, true), (6, true)]);
+    assert_eq!(messages[0]["channels"], json!(["t.B.x"]));
+    let events: Vec<Value> =
+        messages.into_iter().filter(|message| message.get("seq").is_some()).collect();
+    assert_eq!(positions(&events), [7]);
+    world.send(0, unsubscribe);
+    assert_eq!(world.take_messages()[0]["channels"], json!([]), "nothing waits any more");
+    world.send(0, r#"{"type":"subscriptions"}"#);
+    assert_eq!(world.take_messages()[0]["channels"], json!(["t.B.x"]));
+}
+
+#[test]
+fn an_unsubscribe_wins_also_when_the_resume_is_due() {
+    let clients = 1 + RESUMES_PER_TURN / WAITING_RESUMES_MAX;
+    let mut world = many_due(clients);
+    let id = world.clients.last().unwrap().id;
+    world.send(clients - 1, r#"{"type":"unsubscribe","channels":["t.A.x"]}"#);
+    assert_eq!(world.shard.index.count_of(id.index), 0, "none of its resumes was carried out");
+    world.flush();
+    assert_eq!(world.shard.index.texts_of(id.index).collect::<Vec<_>>(), ["t.B.x"]);
 }
 
 #[test]
