@@ -16,7 +16,8 @@
 //! ```text
 //! runtime   everything: the composition root
 //! config    the settings types of the others
-//! control   the machine, signals, logs, doctor; the admin port: reports of shards and source
+//! control   the machine and what the process uses of it, signals, logs, doctor; the admin port:
+//!           reports of shards and source
 //! net       shard, feed; the only code with glommio's sockets; no rules
 //! ingest    feed, event, channel; the only code that knows NATS and other backends
 //! shard     protocol, event, channel, feed's items; pure: no IO, no clock, no runtime

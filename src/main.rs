@@ -72,6 +72,7 @@ fn serve(
     let config = config::server_config(&mut values, machine, ServerKind::Serve);
     let (source, allowed) = config::source(&mut values, machine);
     let events_per_second_max = config::broadcast_rate_max(&mut values);
+    let pressure_limits = config::pressure_limits(&mut values);
     let printed = config::print(&values, "serve");
     values.finish()?;
     if matches.get_flag("print-config") {
@@ -79,7 +80,8 @@ fn serve(
         return Ok(());
     }
     start_log(log);
-    Ok(runtime::serve(&config, Feeding { source, allowed, events_per_second_max })?)
+    let feeding = Feeding { source, allowed, events_per_second_max, pressure_limits };
+    Ok(runtime::serve(&config, feeding)?)
 }
 
 fn publish_simulated(

@@ -19,8 +19,9 @@ use crate::config::{DrainConfig, ServerConfig};
 use crate::control::admin::{Admin, AdminError, AdminState};
 use crate::control::machine::{self, UringError};
 use crate::control::signals::EndSignals;
+use crate::control::usage::ProcessMeter;
 use crate::feed::{FEED_CAPACITY, FeedReceiver, feed};
-use crate::ingest::{IngestError, Publisher, Source, SourceReport};
+use crate::ingest::{IngestError, PressureLimits, Publisher, Source, SourceReport};
 use crate::net::{self, ListenError, ShardCommand, WorkerSettings};
 use crate::shard::{Census, Mode, ShardSettings};
 
@@ -68,6 +69,8 @@ pub struct Feeding {
     pub allowed: Arc<[Pattern]>,
     /// Events a second that are handed to the shards, at most; 0 is no limit.
     pub events_per_second_max: u32,
+    /// At what use of memory and CPU less is taken in.
+    pub pressure_limits: PressureLimits,
 }
 
 /// Runs `serve`; ends at a signal.
@@ -75,7 +78,7 @@ pub struct Feeding {
 /// # Errors
 /// Why it could not start or go on.
 pub fn serve(config: &ServerConfig, feeding: Feeding) -> Result<(), RuntimeError> {
-    let Feeding { source, allowed, events_per_second_max } = feeding;
+    let Feeding { source, allowed, events_per_second_max, pressure_limits } = feeding;
     let admin = config.admin_addr.map(Admin::listen).transpose()?;
     let name = source.name();
     let report = Arc::<SourceReport>::default();
@@ -86,6 +89,7 @@ pub fn serve(config: &ServerConfig, feeding: Feeding) -> Result<(), RuntimeError
     let connection_budget_bytes = config.limits.connection_budget_bytes;
     let publisher = Publisher::new(senders)
         .with_rate_max(events_per_second_max)
+        .with_pressure(pressure_limits, Box::new(ProcessMeter::new(Arc::clone(&census))))
         .with_report(Arc::clone(&report));
     block_on(async {
         if let Some(admin) = admin {

@@ -11,10 +11,10 @@ use odin_ws::feed::{FEED_CAPACITY, Feed, FeedReceiver, feed};
 use odin_ws::ingest::{
     ConsumerMode, DurableSettings, JetStreamSettings, Publisher, Source, StreamSettings, run,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::nats::NatsServer;
 use support::source::nats_at;
-use support::{Client, Nats, Server};
+use support::{Backend, Client, Nats, Server};
 use tokio::sync::watch;
 
 const SUBJECT: &str = "odin.token.BTC.trade";
@@ -140,6 +140,31 @@ fn the_broadcast_rate_holds_for_every_source() {
     let took_ms = ts(&events[119]) - ts(&events[0]);
     assert!(took_ms >= 1_000 * (119 - 5) / 50 - 100, "{took_ms} ms");
     assert!(server.metrics()["ws_source_paused_seconds_total{cause=\"broadcast_rate\"}"] > 1.0);
+}
+
+#[test]
+fn the_broadcast_rate_holds_within_an_answer_of_a_backend() {
+    let backend = Backend::start();
+    let arguments =
+        ["--source", "http", "--http-source-url", &backend.url(), "--max-broadcast-rate", "50"];
+    let mut server = Server::serve(&arguments);
+    server.wait_ready(200);
+    let mut client = Client::connect(&server);
+    client.subscribe(&["odin.token.>"]);
+    let began = Instant::now();
+    for number in 0..120 {
+        backend.publish(json!({"ticker": "BTC", "n": number}));
+    }
+    let numbers: Vec<u64> =
+        client.next_events(120).iter().map(|event| event["data"]["n"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, (0..120).collect::<Vec<u64>>());
+    assert!(began.elapsed() >= Duration::from_millis(1_000 * (120 - 5) / 50 - 100));
+    assert!(server.metrics()["ws_source_paused_seconds_total{cause=\"broadcast_rate\"}"] > 1.0);
+    // With changes at hand, and in the middle of a wait.
+    (0..120).for_each(|number| backend.publish(json!({"ticker": "BTC", "n": number})));
+    client.next_event();
+    server.signal("TERM");
+    assert!(server.wait_exit().success());
 }
 
 #[test]

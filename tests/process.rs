@@ -9,7 +9,7 @@ use std::process::Stdio;
 
 use odin_ws::config::values::{Origin, Values};
 use odin_ws::config::{ServerKind, settings};
-use odin_ws::ingest::{CoreSettings, NatsSettings, Source};
+use odin_ws::ingest::{CoreSettings, NatsSettings, PressureLimits, Source};
 use odin_ws::runtime::{self, Feeding};
 use support::server::{command, run, wait};
 use support::{Client, Server};
@@ -294,7 +294,12 @@ fn a_source_that_ends_by_itself_ends_the_server() {
     let source = Source::Core(CoreSettings { nats, subjects });
     let (has_ended, ended) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let feeding = Feeding { source, allowed: [].into(), events_per_second_max: 0 };
+        let feeding = Feeding {
+            source,
+            allowed: [].into(),
+            events_per_second_max: 0,
+            pressure_limits: PressureLimits::default(),
+        };
         has_ended.send(runtime::serve(&config, feeding)).unwrap();
     });
     let error = ended.recv_timeout(support::GUARD).unwrap().unwrap_err();

@@ -28,7 +28,7 @@ use crate::shard::Limits;
 pub use drain::DrainConfig;
 pub use secret::Secret;
 use settings::SETTINGS;
-pub use source::{broadcast_rate_max, simulate_settings, source};
+pub use source::{broadcast_rate_max, pressure_limits, simulate_settings, source};
 use values::{Origin, Values};
 
 /// The longest close handshake and the longest linger of a refused request.

@@ -267,6 +267,22 @@ pub const SETTINGS: &[Setting] = &[
         Serve,
         "events a second handed to the shards, at most, whatever their source; 0: no limit",
     ),
+    setting(
+        "WS_MEMORY_LIMIT",
+        "memory-limit",
+        "0",
+        Serve,
+        "bytes of memory; near the limit the server takes in less: at 85 % ingest pauses; \
+         0: no limit",
+    ),
+    setting(
+        "WS_CPU_LIMIT",
+        "cpu-limit",
+        "0",
+        Serve,
+        "percent of the CPUs that the process may use, 1 to 100, at which it takes in less: \
+         ingest pauses; 0: no limit",
+    ),
     setting("JS_STREAM_NAME", "js-stream-name", "ODIN_TOKENS", Broker, "JetStream stream"),
     setting("JS_STREAM_MAX_AGE", "js-stream-max-age", "30s", Broker, "age kept: 30s, 5m, 1h"),
     setting("JS_STREAM_MAX_MSGS", "js-stream-max-msgs", "100000", Broker, "messages kept"),

@@ -11,14 +11,17 @@ use super::values::Values;
 use crate::channel::Pattern;
 use crate::ingest::{
     CORE_SUBJECTS_DEFAULT, ConsumerMode, CoreSettings, DurableSettings, HttpSettings,
-    JetStreamSettings, NatsSettings, RATE_MAX, SUBJECT_BYTES_MAX, SimSettings, SimulateSettings,
-    Source, StreamSettings,
+    JetStreamSettings, NatsSettings, PressureLimits, RATE_MAX, SUBJECT_BYTES_MAX, SimSettings,
+    SimulateSettings, Source, StreamSettings,
 };
 
 const SUBJECTS: &[&str] = &["odin.token.>", "odin.global.>"];
 
 /// Publishes of `simulate` that wait for their acknowledgement.
 const SIMULATE_OUTSTANDING_MAX: usize = 4_096;
+
+/// The highest memory limit: a pebibyte, more than a machine has.
+const MEMORY_LIMIT_MAX: u64 = 1 << 50;
 
 /// The longest interval and the longest time-out of the polling source.
 const HTTP_SOURCE_MS_MAX: u64 = 60_000;
@@ -73,6 +76,14 @@ pub fn source(values: &mut Values, machine: &Machine) -> (Source, Arc<[Pattern]>
 /// Events a second that are handed to the shards, at most; 0 is no limit.
 pub fn broadcast_rate_max(values: &mut Values) -> u32 {
     rate(values, "WS_MAX_BROADCAST_RATE")
+}
+
+/// At what use of memory and CPU the server takes in less.
+pub fn pressure_limits(values: &mut Values) -> PressureLimits {
+    PressureLimits {
+        memory_bytes: values.number("WS_MEMORY_LIMIT", 0, MEMORY_LIMIT_MAX),
+        cpu_percent: values.number("WS_CPU_LIMIT", 0, 100) as u32,
+    }
 }
 
 fn rate(values: &mut Values, env: &'static str) -> u32 {

@@ -7,6 +7,7 @@ use prometheus::{
 };
 
 use super::admin::AdminState;
+use super::usage::heap_bytes;
 use crate::event::payload_bytes;
 use crate::feed::SourceStatus;
 use crate::ingest::{Counter as ReportCounter, SourceReport};
@@ -130,6 +131,8 @@ fn source(registry: &Registry, report: &SourceReport) -> prometheus::Result<()> 
     for (cause, elapsed) in [
         ("nats_rate", &report.nats_rate_pause),
         ("broadcast_rate", &report.broadcast_rate_pause),
+        ("memory", &report.memory_pause),
+        ("cpu", &report.cpu_pause),
         ("shard", &report.shard_pause),
     ] {
         pauses.with_label_values(&[cause]).inc_by(elapsed.seconds());
@@ -192,18 +195,4 @@ fn per_shard(
         gauge.with_label_values(&[shard.to_string()]).set(value as i64);
     }
     registry.register(Box::new(gauge))
-}
-
-/// Bytes of heap in use by the allocator's own figure (mallinfo2(3)), mapped blocks included; 0
-/// with an allocator that does not say.
-fn heap_bytes() -> usize {
-    #[cfg(target_env = "gnu")]
-    #[expect(unsafe_code, reason = "the figure has no safe wrapper")]
-    {
-        // SAFETY: the function takes nothing, and returns numbers that it reads under its locks.
-        let info = unsafe { libc::mallinfo2() };
-        info.uordblks + info.hblkhd
-    }
-    #[cfg(not(target_env = "gnu"))]
-    0
 }

@@ -7,6 +7,7 @@
 //! log      structured logs
 //! admin    the admin port
 //! metrics  what it tells
+//! usage    memory and CPU time of this process
 //! ```
 
 pub mod admin;
@@ -15,3 +16,4 @@ pub mod log;
 pub mod machine;
 mod metrics;
 pub mod signals;
+pub mod usage;

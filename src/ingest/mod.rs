@@ -8,6 +8,8 @@
 //! |---|---|
 //! | `publisher` | one message to every shard's queue |
 //! | `pace` | PURE: at most so many a second |
+//! | `pressure` | PURE: when memory or CPU are short, and for how long that holds the source back |
+//! | `gate` | what the process uses, brought to `pressure`; the waits and the log of it |
 //! | `report` | counters for the admin port |
 //! | `nats` | where NATS is and how to log in, checked at start |
 //! | `connect` | one connection at a time, watched and replaced |
@@ -32,11 +34,13 @@ mod connect;
 mod continuity;
 mod core;
 mod filter;
+mod gate;
 mod http;
 mod jetstream;
 mod nats;
 mod pace;
 mod position;
+mod pressure;
 mod publisher;
 mod report;
 mod retry;
@@ -49,9 +53,11 @@ use tokio::sync::watch;
 pub use self::core::{CORE_SUBJECTS_DEFAULT, CoreSettings};
 pub use self::http::{HttpSettings, HttpSettingsError, redacted_http_url};
 pub use authorities::AuthoritiesError;
+pub use gate::Meter;
 pub use jetstream::{ConsumerMode, DurableSettings, JetStreamSettings};
 pub use nats::{NatsSettings, NatsSettingsError, redacted_url};
 pub use pace::RATE_MAX;
+pub use pressure::{PressureLimits, Usage};
 pub use publisher::{Publisher, SUBJECT_BYTES_MAX, ShardsGone};
 pub use report::{Counter, Elapsed, SourceReport};
 pub use sim::{SimSettings, SimulateError, SimulateSettings, Summary, simulate};

@@ -15,7 +15,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::gate::{Gate, Meter};
 use super::pace::Pace;
+use super::pressure::PressureLimits;
 use super::report::SourceReport;
 use crate::channel::Pattern;
 use crate::event::{Base, Epoch, Event, Incoming, Position, StreamPos};
@@ -54,6 +56,7 @@ pub struct Publisher {
     whole_from: StreamPos,
     status: SourceStatus,
     pace: Pace,
+    gate: Gate,
     patience: Duration,
     report: Arc<SourceReport>,
 }
@@ -69,6 +72,7 @@ impl Publisher {
             whole_from: StreamPos::default(),
             status: SourceStatus::Connecting,
             pace: Pace::new(0, Instant::now()),
+            gate: Gate::default(),
             patience: SHARD_PATIENCE,
             report: Arc::default(),
         }
@@ -78,6 +82,12 @@ impl Publisher {
     #[must_use]
     pub fn with_rate_max(self, events_per_second: u32) -> Self {
         Self { pace: Pace::new(events_per_second, Instant::now()), ..self }
+    }
+
+    /// Pauses while `meter` says that the process is near one of these limits.
+    #[must_use]
+    pub fn with_pressure(self, limits: PressureLimits, meter: Box<dyn Meter>) -> Self {
+        Self { gate: Gate::new(limits, meter), ..self }
     }
 
     /// Counts into `report`.
@@ -96,15 +106,16 @@ impl Publisher {
         self.pace.per_second()
     }
 
-    /// Whether the rate allows one more event now.
+    /// Whether the rate and the limits of the machine allow one more event now.
     pub(crate) fn has_room(&self) -> bool {
-        self.pace.has_room(Instant::now)
+        self.pace.has_room(Instant::now) && self.gate.is_open()
     }
 
-    /// Waits until the rate allows one more event. Sources wait before they take a message, so
-    /// that they can be ended while they do.
+    /// Waits until they allow one more event. Sources wait before they take a message, so that
+    /// they can be ended while they do.
     pub(crate) async fn room(&self) {
         self.report.broadcast_rate_pause.add(self.pace.room().await);
+        self.gate.opened(&self.report).await;
     }
 
     /// Envelopes one message and pushes it to every shard. Shards are woken by [`Self::flush`],
@@ -120,6 +131,7 @@ impl Publisher {
         };
         let event = Arc::new(Event::new(incoming, channel, prev));
         self.pace.count(Instant::now);
+        self.gate.count();
         self.report.events.add(1);
         self.push(&Feed::Event(event)).await
     }

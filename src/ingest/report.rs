@@ -61,6 +61,10 @@ pub struct SourceReport {
     pub nats_rate_pause: Elapsed,
     /// Time without pulling because of WS_MAX_BROADCAST_RATE.
     pub broadcast_rate_pause: Elapsed,
+    /// Time without pulling because of WS_MEMORY_LIMIT.
+    pub memory_pause: Elapsed,
+    /// Time without pulling because of WS_CPU_LIMIT.
+    pub cpu_pause: Elapsed,
     /// Time without pulling because a shard's queue was full.
     pub shard_pause: Elapsed,
 }

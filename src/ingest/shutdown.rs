@@ -25,6 +25,15 @@ impl Shutdown {
 
     /// Waits for `delay`; true if the flag went up before.
     pub(crate) async fn fired_within(&self, delay: Duration) -> bool {
-        tokio::time::timeout(delay, self.fired()).await.is_ok()
+        self.fired_before(tokio::time::sleep(delay)).await
+    }
+
+    /// Waits for `work`; true if the flag went up before.
+    pub(crate) async fn fired_before(&self, work: impl Future<Output = ()>) -> bool {
+        tokio::select! {
+            biased;
+            () = self.fired() => true,
+            () = work => false,
+        }
     }
 }

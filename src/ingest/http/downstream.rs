@@ -17,6 +17,7 @@ use crate::channel::Pattern;
 use crate::event::{Epoch, Incoming, Position, StreamPos};
 use crate::feed::SourceStatus;
 use crate::ingest::clock::unix_ms;
+use crate::ingest::shutdown::Shutdown;
 use crate::ingest::{Publisher, ShardsGone};
 
 /// An outage that is shorter than this, beyond the poll interval, loses nothing and is not told.
@@ -98,17 +99,24 @@ impl Downstream {
         self.publisher.epoch(self.epoch.clone()).await
     }
 
-    /// Publishes changes in their order, all with the time of now; what cannot be used is counted
-    /// and left out.
+    /// Publishes changes in their order, all with the time of now, as fast as there is room; what
+    /// cannot be used is counted and left out. At shutdown it ends before the next change.
     ///
     /// # Errors
     /// [`ShardsGone`] at shutdown.
     pub(super) async fn publish<'a>(
         &mut self,
         changes: impl Iterator<Item = Result<Change<'a>, Unusable>>,
+        shutdown: &Shutdown,
     ) -> Result<(), ShardsGone> {
         let ts_ms = unix_ms();
         for change in changes {
+            if !self.publisher.has_room() {
+                self.publisher.flush();
+                if shutdown.fired_before(self.publisher.room()).await {
+                    return Ok(());
+                }
+            }
             match change.and_then(|change| self.served(change)) {
                 Ok(Change { channel, payload }) => {
                     self.pos = StreamPos(self.pos.0 + 1);

@@ -125,7 +125,7 @@ impl Poller {
             }
             self.downstream.announce().await?;
         }
-        self.downstream.publish(answer.changes()).await?;
+        self.downstream.publish(answer.changes(), shutdown).await?;
         // They hold for the same request only, and with another cursor it is another.
         let is_same = self.place.cursor.as_ref() == Some(&answer.cursor);
         let validators = if is_same { validators } else { Validators::default() };

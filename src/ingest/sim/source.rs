@@ -58,12 +58,8 @@ async fn play(
             publisher.publish(&incoming).await?;
         }
         publisher.flush();
-        if !publisher.has_room() {
-            tokio::select! {
-                biased;
-                () = shutdown.fired() => return Ok(()),
-                () = publisher.room() => {}
-            }
+        if !publisher.has_room() && shutdown.fired_before(publisher.room()).await {
+            return Ok(());
         }
         if shutdown.fired_within(clock.until(model.next_due_ms())).await {
             return Ok(());
