@@ -1,8 +1,9 @@
 //! When the source pauses because the process is short of memory or of CPU.
 //!
 //! Pure: the clock and the figures are passed in. Bounds: one look at the figures every
-//! [`LOOK_EVERY`], and a hundredth of the time for them; a pause lasts [`PAUSE_MAX`] at most, then [`MESSAGES_LET_THROUGH`] are taken
-//! before the next one, for a shortage that the source does not cause must not starve clients.
+//! [`LOOK_EVERY`], and a hundredth of the time for them; a pause lasts [`PAUSE_MAX`] at most, then
+//! [`MESSAGES_LET_THROUGH`] are taken before the next one, for a shortage that the source does not
+//! cause must not starve clients.
 
 use std::time::{Duration, Instant};
 

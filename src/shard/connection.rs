@@ -143,8 +143,8 @@ impl Connection {
     }
 
     /// What counts against the connection's budget, beside its subscriptions, its resumes that wait
-    /// and what the kernel holds: its own memory, and the events that wait for it. The frame that is sent next does
-    /// not count: one event alone may be longer than any budget.
+    /// and what the kernel holds: its own memory, and the events that wait for it. The frame that is
+    /// sent next does not count: one event alone may be longer than any budget.
     pub(super) fn budgeted_bytes(&self) -> usize {
         let held = self.outbox.as_ref().map_or(0, |outbox| outbox.held_bytes());
         size_of::<Self>() + self.memory().total() + held
