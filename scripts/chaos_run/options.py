@@ -4,7 +4,7 @@ import argparse
 import random
 
 from .plan import CLUSTER_KINDS, KINDS
-from .summary import INTERRUPTION_LIMIT_SECONDS
+from .summary import INTERRUPTION_LIMIT_SECONDS, MEMORY_LIMIT_MB
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -20,6 +20,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--subscriptions", type=_positive(int), default=4, help="of each client")
     parser.add_argument("--nodes", type=int, choices=[1, 3], default=3, help="of the brokers")
     parser.add_argument("--instances", type=_positive(int), default=2)
+    parser.add_argument(
+        "--memory-limit",
+        type=_positive(float),
+        default=MEMORY_LIMIT_MB,
+        metavar="MB",
+        help="what an instance may ever have resident",
+    )
     parser.add_argument("--faults", help=f"kinds, separated by commas: {', '.join(KINDS)}")
     parser.add_argument("--json", metavar="FILE", help="writes the summary there, too")
     parser.add_argument("--plan", action="store_true", help="prints the plan and does nothing")

@@ -9,6 +9,7 @@ import ctypes
 import os
 import pathlib
 import random
+import re
 import signal
 import socket
 
@@ -52,6 +53,8 @@ class Process:
         self._environment = environment
         self._child: asyncio.subprocess.Process | None = None
         self._is_wanted = False
+        # The most that it ever had resident, in all of its lives.
+        self.peak_bytes = 0
 
     async def start(self) -> None:
         with open(self.log, "ab") as output:
@@ -92,11 +95,23 @@ class Process:
 
     def signal(self, number: int) -> None:
         if self.is_running():
+            # Its last moment may be now.
+            self.peak_bytes = max(self.peak_bytes, peak_bytes(self._child.pid))
             os.killpg(self._child.pid, number)
 
     async def end(self) -> None:
         if self._child is not None:
             await self.kill()
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process ever had resident; 0 if it has ended."""
+    try:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    peak = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(peak[1]) * 1024 if peak else 0
 
 
 async def until(condition, what: str, patience: float = PATIENCE_SECONDS) -> None:

@@ -76,6 +76,7 @@ async def run(
         await publisher.close()
         for process in processes:
             await process.end()
+    result.memory_bytes = max(process.peak_bytes for process in instances.processes)
     result.lag = watch.lag
     return result
 
@@ -128,7 +129,8 @@ def _told(options: argparse.Namespace) -> dict:
     names = ("seed", "minutes", "clients", "rate", "channels", "subscriptions", "nodes")
     limit = None if options.no_interruption_limit else INTERRUPTION_LIMIT_SECONDS
     told = {name: getattr(options, name) for name in (*names, "instances", "faults")}
-    return told | {"interruption_limit_seconds": limit}
+    memory = {"memory_limit_mb": options.memory_limit}
+    return told | memory | {"interruption_limit_seconds": limit}
 
 
 def _leaves(group: BaseExceptionGroup) -> list[BaseException]:

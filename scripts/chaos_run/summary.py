@@ -9,6 +9,8 @@ from .plan import Done, Fault
 from .truth import Truth
 
 INTERRUPTION_LIMIT_SECONDS = 5.0
+# Several times what an instance takes with the recent log of two minutes at the default rate.
+MEMORY_LIMIT_MB = 64.0
 # Enough to see where to look.
 EXAMPLES_MAX = 10
 
@@ -26,6 +28,8 @@ class Run:
     clients: list
     lag: float
     broken: list[str]
+    # The most that any instance ever had resident.
+    memory_bytes: int = 0
 
 
 def summarize(run: Run) -> dict:
@@ -41,6 +45,7 @@ def summarize(run: Run) -> dict:
             "from_publishing_seconds": _longest(client.delay for client in run.clients),
             "from_store_seconds": _longest(client.delay_from_store for client in run.clients),
         },
+        "memory_mb": round(run.memory_bytes / 1e6, 1),
         "harness_lag_seconds": round(run.lag, 3),
         "examples": _examples(run, verdicts),
         "broken": run.broken,
@@ -79,6 +84,11 @@ def failures(summary: dict) -> list[str]:
     limit = summary["options"]["interruption_limit_seconds"]
     if limit is not None and longest >= limit:
         found.append(f"a client was interrupted for {longest} s, the limit is {limit} s")
+    memory, limit = summary["memory_mb"], summary["options"]["memory_limit_mb"]
+    if memory > limit:
+        found.append(f"an instance took {memory} MB of memory, the limit is {limit} MB")
+    if summary["faults"]["done"] and not memory:
+        found.append("the memory of the instances was not measured")
     return found
 
 
@@ -119,6 +129,7 @@ def text(summary: dict) -> str:
             f"{summary['delays']['from_publishing_seconds']} s from publishing, "
             f"{summary['delays']['from_store_seconds']} s from the broker's store"
         ),
+        "memory": f"{summary['memory_mb']} MB resident at most, of an instance",
         "harness lag": f"{summary['harness_lag_seconds']} s, contained in the above",
     }
     lines = [f"{name:>17}  {value}" for name, value in rows.items()]

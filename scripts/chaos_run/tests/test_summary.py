@@ -27,8 +27,9 @@ def good_run() -> Run:
         delay_from_store=0.25,
     )
     fault = Fault(1.0, "client-cut")
-    options = {"seed": 7, "interruption_limit_seconds": 5.0}
-    return Run(options, 0.0, [fault], [Done(fault, 1.0, 2.0)], [], truth, [client], 0.0, [])
+    options = {"seed": 7, "interruption_limit_seconds": 5.0, "memory_limit_mb": 100.0}
+    done = [Done(fault, 1.0, 2.0)]
+    return Run(options, 0.0, [fault], done, [], truth, [client], 0.0, [], 99_900_000)
 
 
 class Failures(unittest.TestCase):
@@ -69,6 +70,14 @@ class Failures(unittest.TestCase):
         run.clients[0].interruptions.windows.append((10.0, 15.0))
         run.options["interruption_limit_seconds"] = None
         self.assertTrue(summarize(run)["passed"])
+
+    def test_memory_over_the_limit_fails_and_so_does_none_at_all(self) -> None:
+        run = good_run()
+        run.memory_bytes = 100_100_000
+        self.assertEqual(len(summarize(run)["failures"]), 1)
+        self.assertIn("100.1 MB", summarize(run)["failures"][0])
+        run.memory_bytes = 0
+        self.assertEqual(len(summarize(run)["failures"]), 1)
 
     def test_a_run_that_shows_nothing_fails(self) -> None:
         run = good_run()
