@@ -89,14 +89,24 @@ fn frame(text: &str) -> Vec<u8> {
 #[test]
 fn idle_connections_and_subscriptions() {
     let mut server = Server::serve(&["--source", "sim", "--sim-tokens", "1"]);
-    let before = wait_for(&mut server, "a report of each shard", has_reported);
     let subscribe = json!({"type": "subscribe", "channels": ["odin.token.NONE.trade"]});
     let one = frame(&format!("{subscribe}{}", " ".repeat(100)));
-    let mut clients: Vec<TcpStream> = (0..3_000).map(|_| upgraded(&server)).collect();
-    for client in &mut clients {
-        client.write_all(&one).unwrap();
-    }
+    let subscribed = |server: &Server, count: usize| -> Vec<TcpStream> {
+        let mut clients: Vec<TcpStream> = (0..count).map(|_| upgraded(server)).collect();
+        for client in &mut clients {
+            client.write_all(&one).unwrap();
+        }
+        clients
+    };
     let subscriptions = |it: &Metrics| sum(it, "ws_subscriptions_current");
+    // The first ones grow what is shared.
+    let first = subscribed(&server, 64);
+    wait_for(&mut server, "64 subscribed", |it| subscriptions(it) == 64.0);
+    drop(first);
+    let before = wait_for(&mut server, "the first ones gone", |it| {
+        has_reported(it) && sum(it, "ws_connections_current") == 0.0
+    });
+    let mut clients = subscribed(&server, 3_000);
     let idle = wait_for(&mut server, "3,000 subscribed", |it| subscriptions(it) == 3_000.0);
     assert_eq!(sum(&idle, "ws_connections_current"), 3_000.0);
     assert_within_a_tenth("3,000 idle connections with one subscription", &before, &idle);
@@ -150,10 +160,10 @@ fn replay_rings_and_incomplete_messages() {
     let before = wait_for(&mut server, "the first ones gone", |it| {
         sum(it, "ws_deliveries_total") >= 16.0 * 130.0 && connections(it) == 0.0
     });
-    let _readers = read(&server, 600, 130..260);
+    let _readers = read(&server, 2_000, 130..260);
     let full =
-        wait_for(&mut server, "full rings", |it| sum(it, "ws_deliveries_total") >= 616.0 * 130.0);
-    assert_within_a_tenth("600 connections with a full replay ring", &before, &full);
+        wait_for(&mut server, "full rings", |it| sum(it, "ws_deliveries_total") >= 2_016.0 * 130.0);
+    assert_within_a_tenth("2,000 connections with a full replay ring", &before, &full);
 
     let mut writers: Vec<TcpStream> = (0..300).map(|_| upgraded(&server)).collect();
     let unfinished = &frame(&"x".repeat(60_000))[..50_000];
