@@ -102,3 +102,26 @@ fn a_client_that_falls_behind_sees_the_hole_and_replays_it() {
     assert_eq!((&event["seq"], &event["data"]["n"]), (&json!(2), &json!(1)));
     client.assert_quiet();
 }
+
+#[test]
+fn what_was_refused_last_comes_when_the_client_has_read_what_waits() {
+    let nats = Nats::start();
+    let server = serve(
+        &nats,
+        &["--shards", "1", "--queue-bytes", "900000", "--conn-budget-bytes", "2000000"],
+    );
+    let mut client = Client::over(small_buffers(&server), server.addr);
+    let mut witness = Client::connect(&server);
+    client.subscribe(&["odin.token.>"]);
+    witness.subscribe(&["odin.token.>"]);
+    // As above, but nothing follows that would show the hole.
+    for (number, padding_bytes) in [(0, 600_000), (1, 400_000), (2, 400_000)] {
+        let event = json!({"n": number, "padding": "x".repeat(padding_bytes)});
+        nats.publish("odin.token.BTC.trade", &event.to_string());
+        assert_eq!(witness.next_event()["data"]["n"], json!(number));
+    }
+    let seen = client.next_events(3);
+    let seqs: Vec<u64> = seen.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, [1, 2, 3]);
+    client.assert_quiet();
+}

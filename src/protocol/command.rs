@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 /// The longest that events of a connection may be held back, in milliseconds.
 pub const BATCH_MS_MAX: u16 = 1_000;
@@ -18,7 +19,7 @@ const ID_BYTES_MAX: usize = 64;
 
 /// The client's own name for a command, repeated in the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "id is not an integer of 64 bits or a string")]
 pub enum CommandId {
     /// An integer.
     Number(i64),
@@ -104,8 +105,8 @@ struct Envelope<'a> {
     channels: Option<Vec<String>>,
     #[serde(default)]
     snapshot: Option<bool>,
-    #[serde(default)]
-    resume: Option<ResumePoint>,
+    #[serde(borrow, default)]
+    resume: Option<&'a RawValue>,
     #[serde(default)]
     from_seq: Option<u64>,
     #[serde(default)]
@@ -125,6 +126,9 @@ struct OnlyId {
 /// Reads a command; the id is returned beside the result, so that an error can carry it too.
 pub fn parse(text: &str) -> (Option<CommandId>, Result<Command, CommandError>) {
     let envelope = match serde_json::from_str::<Envelope<'_>>(text) {
+        Ok(_) if !is_object(text) => {
+            return (None, Err(CommandError::Invalid("the message is not a JSON object".into())));
+        }
         Ok(envelope) => envelope,
         Err(error) if error.is_data() => {
             // What is wrong is another member, or the id itself.
@@ -167,13 +171,7 @@ fn command_of(envelope: Envelope<'_>) -> Result<Command, CommandError> {
         "subscribe" => Command::Subscribe {
             channels: channels()?,
             snapshot: envelope.snapshot.unwrap_or(false),
-            resume: match envelope.resume {
-                Some(point) if point.epoch.len() > EPOCH_BYTES_MAX => {
-                    let problem = format!("epoch of resume is over {EPOCH_BYTES_MAX} bytes");
-                    return Err(CommandError::Invalid(problem));
-                }
-                resume => resume,
-            },
+            resume: envelope.resume.map(resume_point).transpose()?,
         },
         "unsubscribe" => Command::Unsubscribe { channels: channels()? },
         "replay" => Command::Replay {
@@ -192,6 +190,25 @@ fn command_of(envelope: Envelope<'_>) -> Result<Command, CommandError> {
         "connection:status" => Command::Status,
         other => return Err(CommandError::UnknownType(other.chars().take(64).collect())),
     })
+}
+
+fn resume_point(raw: &RawValue) -> Result<ResumePoint, CommandError> {
+    if !is_object(raw.get()) {
+        let problem = "resume is not an object of epoch, pos and ts";
+        return Err(CommandError::Invalid(problem.into()));
+    }
+    let point: ResumePoint = serde_json::from_str(raw.get())
+        .map_err(|error| CommandError::Invalid(format!("resume: {error}")))?;
+    if point.epoch.len() > EPOCH_BYTES_MAX {
+        let problem = format!("epoch of resume is over {EPOCH_BYTES_MAX} bytes");
+        return Err(CommandError::Invalid(problem));
+    }
+    Ok(point)
+}
+
+/// Whether this JSON is an object: structs are read from lists, too.
+fn is_object(json: &str) -> bool {
+    json.trim_ascii_start().starts_with('{')
 }
 
 #[cfg(test)]
@@ -261,6 +278,7 @@ mod tests {
         let invalid = [
             &long,
             "[]",
+            r#"["subscribe",1,["a"]]"#,
             "1",
             "\"subscribe\"",
             "{}",
@@ -274,6 +292,7 @@ mod tests {
             r#"{"type":"subscribe","channels":["a"],"resume":{"epoch":null,"pos":5,"ts":6}}"#,
             r#"{"type":"subscribe","channels":["a"],"resume":{"epoch":"e","pos":-5,"ts":6}}"#,
             r#"{"type":"subscribe","channels":["a"],"resume":true}"#,
+            r#"{"type":"subscribe","channels":["a"],"resume":["e",5,6]}"#,
             r#"{"type":"replay","from_seq":1}"#,
             r#"{"type":"replay","from_seq":-1,"to_seq":2}"#,
             r#"{"type":"batch"}"#,

@@ -161,6 +161,7 @@ impl Shard {
             self.deflate_for(id.index, event);
             let Some(connection) = self.find(id) else { return };
             let seq = connection.replay.push(event, replay_messages);
+            connection.drops_in_row = 0;
             self.outbox_of(id.index).push_requested(seq, event);
         }
     }
