@@ -316,6 +316,53 @@ async fn what_a_shared_stream_discards_before_it_is_read_is_told() {
 }
 
 #[tokio::test]
+async fn a_loss_that_no_message_follows_is_told() {
+    for mode in modes() {
+        let server = NatsServer::start();
+        let context = client(&server).await;
+        // Few are under way when the rest is gone.
+        let nats = NatsSettings { rate_max: 3, ..nats_at(&server.url()) };
+        let source = JetStreamSettings { nats, stream: settings(), mode };
+        let mut source = RunningSource::start(Source::JetStream(source));
+        let epoch = source.epoch_once_live().await;
+        publish(&context, 1..=60).await;
+        source.until(&event(1)).await;
+        context.get_stream(STREAM).await.unwrap().purge().await.unwrap();
+        let told = source.until(&Told::Epoch(epoch)).await;
+        assert!(told.len() < 60, "nothing was lost: {told:?}");
+        publish(&context, 61..=62).await;
+        assert_eq!(source.take(2).await, events(61..=62), "told once");
+        source.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn many_holes_are_told_once() {
+    for mode in modes() {
+        let server = NatsServer::start();
+        let context = client(&server).await;
+        // Most wait in the stream when every other one is taken away.
+        let nats = NatsSettings { rate_max: 100, ..nats_at(&server.url()) };
+        let source = JetStreamSettings { nats, stream: settings(), mode };
+        let mut source = RunningSource::start(Source::JetStream(source));
+        let epoch = source.epoch_once_live().await;
+        for number in (1..800).step_by(2) {
+            publish(&context, number..=number).await;
+            context.publish("odin.token.ETH.trade", "0".into()).await.unwrap().await.unwrap();
+        }
+        let stream = context.get_stream(STREAM).await.unwrap();
+        stream.purge().filter("odin.token.ETH.trade").await.unwrap();
+        publish(&context, 801..=801).await;
+        let told = source.until(&event(801)).await;
+        let positions = positions(&told);
+        let are_holes = positions.windows(2).filter(|pair| pair[1] > pair[0] + 1).count();
+        assert!(are_holes > 100, "nothing was lost: {told:?}");
+        assert_eq!(epochs(&told), [epoch], "{told:?}");
+        source.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn others_messages_that_age_away_cost_nobody_anything() {
     for mode in modes() {
         let mut server = NatsServer::start();

@@ -8,9 +8,12 @@
 //! message after a hole is passed on if the last look that found nothing waiting is longer ago
 //! than [`FRESH`].
 //!
-//! Pure: it knows no NATS types and no IO; the time is passed in. Bound: a stream that discards
+//! Where the sequence has no holes, a look tells only whether the last messages of all are gone:
+//! any others are missed by the next one that comes.
+//!
+//! Pure: it knows no NATS types and no IO; the time is passed in. Bounds: a stream that discards
 //! what was stored less than [`FRESH`] ago may lose a message and pass on those behind it, until
-//! the next look.
+//! the next look; and clients are told every [`TELL_EVERY`] at most.
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +23,10 @@ use crate::event::StreamPos;
 /// How long it holds that nothing waited to be read: what is discarded unread in this time was
 /// stored in it. Streams keep messages for longer, and three looks may fail.
 const FRESH: Duration = Duration::from_secs(4);
+
+/// Clients are told at most so often that messages may be lost: a stream that turns over within a
+/// second is under suspicion all the time.
+const TELL_EVERY: Duration = Duration::from_secs(5);
 
 /// What a stream, then its consumer, then the stream again say of themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +55,10 @@ pub(crate) struct Continuity {
     read_to: u64,
     /// When nothing waited to be read.
     fresh_at: Option<Instant>,
+    /// When clients were told last.
+    told_at: Option<Instant>,
+    /// The last message that was handled when the consumer had nothing more to send.
+    settled_at: Option<u64>,
 }
 
 impl Continuity {
@@ -67,6 +78,7 @@ impl Continuity {
     /// `handled`; nothing up to `proven_to` is in question.
     pub(crate) fn contact(&mut self, sight: &Sight, handled: u64, proven_to: u64, now: Instant) {
         self.holes = sight.holes;
+        self.settled_at = None;
         self.read_to = handled;
         (self.proven_to, self.fresh_at) = match sight.holes {
             // Nothing is claimed of what was discarded from its middle up to now.
@@ -75,9 +87,10 @@ impl Continuity {
         };
     }
 
-    /// Whether looks tell anything that the sequence does not.
-    pub(crate) fn needs_looks(&self) -> bool {
-        self.holes != Holes::Never
+    /// Whether looks tell anything that the sequence does not: of one without holes only that the
+    /// messages behind `handled` are gone, and none came after them that would tell.
+    pub(crate) fn needs_looks(&self, handled: u64) -> bool {
+        self.holes != Holes::Never || self.settled_at != Some(handled)
     }
 
     /// Whether there has to be a look before the message at `next` is passed on, the one before it
@@ -88,7 +101,29 @@ impl Continuity {
         next: u64,
         now: impl FnOnce() -> Instant,
     ) -> bool {
-        self.needs_looks() && next > handled + 1 && next > self.proven_to && !self.is_fresh(now())
+        self.holes != Holes::Never
+            && next > handled + 1
+            && next > self.proven_to
+            && self.has_to_look(now())
+    }
+
+    /// Where the sequence tells of each hole, only one that nothing follows is left to be found.
+    fn settle(&mut self, look: &Look) -> Option<StreamPos> {
+        if !(look.is_all_sent && look.is_all_read) {
+            return None;
+        }
+        let is_lost = look.first > look.read_to + 1;
+        // A node that answers for the consumer may have yet to take in what the stream has.
+        self.settled_at = (is_lost || look.last <= look.read_to).then_some(look.read_to);
+        is_lost.then_some(StreamPos(look.first))
+    }
+
+    fn has_to_look(&self, now: Instant) -> bool {
+        !self.is_fresh(now) && !self.was_told(now)
+    }
+
+    fn was_told(&self, now: Instant) -> bool {
+        self.told_at.is_some_and(|at| now.saturating_duration_since(at) < TELL_EVERY)
     }
 
     fn is_fresh(&self, now: Instant) -> bool {
@@ -98,13 +133,19 @@ impl Continuity {
     /// Takes in a look. If messages may have been discarded unread: from where on none were.
     pub(crate) fn looked(&mut self, look: &Look) -> Option<StreamPos> {
         let whole_from = match self.holes {
-            Holes::Never => return None,
+            Holes::Never => return self.settle(look),
             Holes::Filtered => Some(look.first).filter(|first| *first > self.proven_to + 1),
             Holes::Anywhere => {
                 let is_new = look.last > self.proven_to && !self.is_fresh(look.asked);
                 is_new.then_some(look.last)
             }
         };
+        if whole_from.is_some() {
+            if self.was_told(look.asked) {
+                return None;
+            }
+            self.told_at = Some(look.asked);
+        }
         let proven_to = match whole_from {
             Some(_) if self.holes == Holes::Anywhere => look.last,
             Some(first) => look.read_to.max(first - 1),
@@ -147,12 +188,23 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_without_holes_needs_no_looks() {
+    fn of_a_sequence_without_holes_only_its_end_is_looked_at() {
         let now = Instant::now();
         let mut continuity = reader(Holes::Never, now);
-        assert!(!continuity.needs_looks());
         assert!(!continuity.is_doubtful(10, 50, || now));
-        assert_eq!(continuity.looked(&look(now, 10, 50, 60)), None);
+        assert!(continuity.needs_looks(10), "once, for what nothing follows");
+        assert_eq!(continuity.looked(&look(now, 10, 11, 10)), None);
+        assert!(!continuity.needs_looks(10));
+        let waiting = Look { is_all_sent: false, ..look(now, 20, 50, 60) };
+        assert_eq!(continuity.looked(&waiting), None, "the sequence will tell");
+        let on_the_way = Look { is_all_read: false, ..look(now, 20, 50, 60) };
+        assert_eq!(continuity.looked(&on_the_way), None, "the sequence will tell");
+        assert!(continuity.needs_looks(20));
+        assert_eq!(continuity.looked(&look(now, 20, 1, 60)), None, "not taken in yet");
+        assert!(continuity.needs_looks(20));
+        assert_eq!(continuity.looked(&look(now, 20, 61, 60)), Some(StreamPos(61)));
+        assert_eq!(continuity.looked(&look(now, 60, 61, 60)), None);
+        assert!(!continuity.needs_looks(60));
     }
 
     #[test]
@@ -179,7 +231,10 @@ mod tests {
         assert_eq!(continuity.looked(&late), Some(StreamPos(40)));
         assert_eq!(continuity.looked(&late), None);
         assert_eq!(continuity.looked(&look(now + DAY, 90, 46, 90)), None);
-        assert_eq!(continuity.looked(&look(now + DAY, 90, 92, 99)), Some(StreamPos(92)));
+        let again = |asked| look(asked, 90, 92, 99);
+        assert_eq!(continuity.looked(&again(now + DAY)), None, "not as often");
+        assert!(!continuity.is_doubtful(90, 95, || now + DAY), "nor asked for each message");
+        assert_eq!(continuity.looked(&again(now + DAY + TELL_EVERY)), Some(StreamPos(92)));
     }
 
     #[test]

@@ -116,6 +116,8 @@ pub(crate) struct Tracker {
     continuity: Continuity,
     is_overlap_due: bool,
     has_regressed: bool,
+    /// Clients were told that up to here messages may be missing.
+    told_to: u64,
 }
 
 impl Tracker {
@@ -204,7 +206,9 @@ impl Tracker {
             return Step::Repeat;
         }
         let jumped = match self.holes {
-            Some(Holes::Never) => stream > self.last + 1 || was_overlap_due,
+            Some(Holes::Never) => {
+                was_overlap_due || (stream > self.last + 1 && stream > self.told_to)
+            }
             Some(Holes::Filtered) => was_overlap_due,
             Some(Holes::Anywhere) | None => false,
         };
@@ -215,7 +219,7 @@ impl Tracker {
 
     /// Whether looks at the stream tell anything that its sequence does not.
     pub(crate) fn needs_looks(&self) -> bool {
-        self.continuity.needs_looks()
+        self.continuity.needs_looks(self.last)
     }
 
     /// Whether there has to be a look before the message at `stream` is handled: what is missing
@@ -227,7 +231,24 @@ impl Tracker {
     /// Takes in a look. If messages may have been discarded unread, announce the epoch again: from
     /// this position on none were.
     pub(crate) fn looked(&mut self, look: &Look) -> Option<StreamPos> {
-        self.continuity.looked(look)
+        let has_no_holes = self.holes == Some(Holes::Never);
+        if has_no_holes && look.read_to != self.last {
+            // The sequence of what has come since tells.
+            return None;
+        }
+        let whole_from = self.continuity.looked(look)?;
+        if has_no_holes {
+            // Or the next message would tell of it once more.
+            self.begin_before(whole_from.0);
+        }
+        Some(whole_from)
+    }
+
+    /// Takes in that clients are told of everything that is missing up to `stream`; from where on
+    /// nothing is, unless it is told again.
+    pub(crate) fn tell_up_to(&mut self, stream: u64) -> StreamPos {
+        self.told_to = stream;
+        StreamPos(stream)
     }
 
     /// Gives up the messages up to `stream`, which cannot be read.
@@ -238,6 +259,7 @@ impl Tracker {
 
     fn begin_before(&mut self, first: u64) {
         self.last = first.saturating_sub(1);
+        self.told_to = 0;
         self.stored_nanos = None;
         self.is_overlap_due = false;
     }
@@ -351,6 +373,23 @@ mod tests {
         for (holes, expected) in cases {
             assert_eq!(reader_at(10, holes).step(15, 11, 15), expected, "{holes:?}");
         }
+    }
+
+    #[test]
+    fn holes_up_to_where_clients_were_told_are_not_told_one_by_one() {
+        let mut tracker = reader_at(10, Holes::Never);
+        assert_eq!(tracker.step(15, 11, 15), Step::DeliverAfterLoss);
+        assert_eq!(tracker.tell_up_to(40), StreamPos(40));
+        for (consumer, stream) in [(12, 17), (13, 18), (14, 40), (15, 41)] {
+            let step = tracker.step(stream, consumer, i128::from(stream));
+            assert_eq!(step, Step::Deliver, "{stream}");
+        }
+        assert_eq!(tracker.step(43, 16, 43), Step::DeliverAfterLoss);
+        assert_eq!(
+            tracker.contact(sight(90, 99), Instant::now()),
+            Contact::Overtaken { messages: 46 }
+        );
+        assert_eq!(tracker.step(92, 1, 92), Step::DeliverAfterLoss);
     }
 
     #[test]

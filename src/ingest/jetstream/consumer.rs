@@ -99,7 +99,8 @@ pub(super) fn sight(info: &Info, plan: &FilterPlan) -> Sight {
     let config = &info.config;
     let discards_from_its_middle = config.max_messages_per_subject > 0
         || config.retention != RetentionPolicy::Limits
-        || config.allow_message_ttl;
+        || config.allow_message_ttl
+        || config.allow_rollup;
     let holes = if discards_from_its_middle {
         Holes::Anywhere
     } else if plan.server_filters().is_empty() {

@@ -191,12 +191,16 @@ impl Reader {
             Step::DeliverAfterLoss => {
                 let epoch = opened.epoch();
                 let pos = info.stream_sequence;
+                // What else is missing up to here is told with it.
+                let look = guard(link, shutdown, opened.look(self.arrived())).await;
+                let last = look.ok().and_then(Result::ok).map_or(pos, |look| look.last);
+                let whole_from = self.tracker.tell_up_to(last.max(pos));
                 if self.progress.has_been_live {
                     tracing::error!(%epoch, pos, "messages before this are lost");
                 } else {
                     tracing::info!(%epoch, pos, "the window aged while it was read for the first time");
                 }
-                self.publisher.epoch(epoch).await?;
+                self.publisher.epoch_with(epoch, Base { after: None, whole_from }).await?;
             }
         }
         if opened.plan.accepts(&message.subject) {
