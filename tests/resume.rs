@@ -164,6 +164,35 @@ fn a_quiet_market_makes_nobody_reload() {
 }
 
 #[test]
+fn a_client_of_quiet_channels_goes_on_from_its_last_heartbeat() {
+    let nats = Nats::start();
+    let server = serve(&nats);
+    let mut client = Client::connect(&server);
+    let answer = client.subscribe(&[CHANNEL]);
+    nats.publish_numbers("odin.token.ETH.trade", 0..5);
+    // It may not have come to the server yet.
+    let position = loop {
+        let position = client.command(&json!({"type": "heartbeat"}))["position"].take();
+        if position["pos"] == 5 {
+            break position;
+        }
+    };
+    // What the others said before has aged away, the rest has not.
+    nats.with_jetstream(async |context| {
+        let stream = context.get_stream("ODIN_TOKENS").await.unwrap();
+        stream.purge().sequence(5).await.unwrap();
+    });
+    nats.publish_numbers(CHANNEL, 0..3);
+    let fresh = serve(&nats);
+    let mut other = Client::connect(&fresh);
+    let epoch = client.welcome["epoch"].clone();
+    let refused = resume(&mut other, &["odin.token.BTC.comment"], &Point::at(&epoch, &answer));
+    assert_refused(&refused, "position_too_old");
+    let answer = resume(&mut other, &[CHANNEL], &Point(position));
+    assert_missed(&mut other, &answer, 0..3);
+}
+
+#[test]
 fn positions_that_were_given_out_again_are_never_called_complete() {
     let mut nats = Nats::start();
     let server = serve(&nats);

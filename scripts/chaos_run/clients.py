@@ -6,6 +6,7 @@ import contextlib
 import json
 import random
 import time
+from collections.abc import Coroutine
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
@@ -19,6 +20,8 @@ BACKOFF_BASE_SECONDS = 0.1
 BACKOFF_CAP_SECONDS = 2.0
 # For the handshake with the welcome, and for the acknowledgement of the subscription.
 ANSWER_SECONDS = 3.0
+# Clients of quiet channels learn by it how far the stream is.
+HEARTBEAT_SECONDS = 5.0
 # What is no trouble of the run but of a connection.
 LOSSES = (OSError, TimeoutError, WebSocketException)
 
@@ -55,7 +58,8 @@ class Client:
         self._socket: ClientConnection | None = None
         self._previous: ClientConnection | None = None
         self._successor: asyncio.Task | None = None
-        self._closing: set[asyncio.Task] = set()
+        # Tasks that end by themselves.
+        self._loose: set[asyncio.Task] = set()
         self._seq = 0
         self._replayed: Replayed | None = None
 
@@ -138,6 +142,7 @@ class Client:
         if answer["rejected"]:
             self.errors.append(f"rejected: {answer['rejected']}")
         self._acknowledged(answer, resume)
+        self._let_loose(_beat(socket))
 
     def _acknowledged(self, answer: dict, resume: dict | None) -> None:
         recovered = answer.get("recovered")
@@ -197,6 +202,9 @@ class Client:
                     self.checker.begins_anywhere(self._truth.newest)
             case "source_live":
                 self._position.source_live(message)
+            case "heartbeat":
+                if "position" in message:
+                    self._position.reached(message["position"])
             case "source_stale":
                 self.counts["stale"] += 1
             case "server_draining":
@@ -238,9 +246,20 @@ class Client:
 
     def _drop(self, socket: ClientConnection | None) -> None:
         if socket is not None:
-            task = asyncio.create_task(_close(socket))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._let_loose(_close(socket))
+
+    def _let_loose(self, work: Coroutine) -> None:
+        task = asyncio.create_task(work)
+        self._loose.add(task)
+        task.add_done_callback(self._loose.discard)
+
+
+async def _beat(socket: ClientConnection) -> None:
+    """Until the connection ends."""
+    with contextlib.suppress(*LOSSES):
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await socket.send('{"type":"heartbeat"}')
 
 
 async def _close(socket: ClientConnection) -> None:

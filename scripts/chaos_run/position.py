@@ -25,6 +25,11 @@ class Position:
     def event(self, event: dict) -> None:
         self._moved(event)
 
+    def reached(self, position: dict) -> None:
+        """Everything up to there has come, as the answer to a heartbeat says."""
+        if position["epoch"] == self.epoch and (self.pos is None or position["pos"] > self.pos):
+            self._moved(position)
+
     def resynced(self, message: dict) -> None:
         """Known again with the next event."""
         self.epoch, self.pos = message["epoch"], None

@@ -59,7 +59,7 @@ pub enum ServerMessage<'a> {
     Batch(Batch),
     /// The answer to `heartbeat`.
     #[serde(rename = "heartbeat")]
-    Heartbeat(Heartbeat),
+    Heartbeat(Heartbeat<'a>),
     /// The answer to `subscriptions`.
     #[serde(rename = "subscriptions")]
     Subscriptions(Subscriptions<'a>),
@@ -270,12 +270,23 @@ pub struct Batch {
 
 #[derive(Debug, Serialize)]
 #[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub struct Heartbeat {
+pub struct Heartbeat<'a> {
     pub server_time: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ts: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<ReachedPosition<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<CommandId>,
+}
+
+/// A position as `resume` takes it.
+#[derive(Debug, Serialize)]
+#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
+pub struct ReachedPosition<'a> {
+    pub epoch: &'a str,
+    pub pos: u64,
+    pub ts: u64,
 }
 
 #[derive(Debug, Serialize)]

@@ -60,8 +60,11 @@ impl Shard {
                 self.answer(id, &ServerMessage::Batch(Batch { ms, id: command_id }));
             }
             Ok(Command::Heartbeat { ts }) => {
-                let heartbeat = Heartbeat { server_time: now.unix_ms, ts, id: command_id };
-                self.answer(id, &ServerMessage::Heartbeat(heartbeat));
+                let position = self.reached(id);
+                let heartbeat =
+                    Heartbeat { server_time: now.unix_ms, ts, position, id: command_id };
+                let frame = text_frame(&ServerMessage::Heartbeat(heartbeat));
+                self.queue(id, frame);
             }
             Ok(Command::Subscriptions) => self.list_subscriptions(id, command_id),
             Ok(Command::Status) => self.status(id, command_id, now),

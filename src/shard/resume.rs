@@ -21,7 +21,7 @@ use crate::event::{Position, StreamPos};
 use crate::feed::SourceStatus;
 use crate::heap::allocation_bytes;
 use crate::protocol::command::{CommandId, ResumePoint};
-use crate::protocol::message::{ResumeRefusal, ResumeSummary};
+use crate::protocol::message::{ReachedPosition, ResumeRefusal, ResumeSummary};
 
 /// A `subscribe` command.
 #[derive(Debug)]
@@ -146,6 +146,11 @@ impl WaitingResumes {
         self.bytes
     }
 
+    /// Whether a connection has any waiting.
+    fn has_any_of(&self, connection: u32) -> bool {
+        self.numbers_of(connection).next().is_some()
+    }
+
     /// Heap of what a connection has waiting.
     pub(super) fn memory_bytes_of(&self, connection: u32) -> usize {
         self.numbers_of(connection).map(|number| self.resumes[&number].bytes).sum()
@@ -231,6 +236,19 @@ impl Shard {
             None => true,
             Some(epoch) => *epoch.0 == *point.epoch && self.place(point) == Place::Ahead,
         }
+    }
+
+    /// The newest position, if what is sent next comes behind everything up to it that the
+    /// connection is to have.
+    pub(super) fn reached(&self, id: ConnId) -> Option<ReachedPosition<'_>> {
+        let newest = self.log.newest();
+        let epoch = self.epoch.as_ref().filter(|_| newest.pos.0 > 0)?;
+        let connection = self.connections.get(id)?;
+        let has_all = connection.catch_up.is_none()
+            && connection.drops_in_row == 0
+            && !self.waiting_resumes.has_any_of(id.index);
+        let Position { pos, ts_ms } = newest;
+        has_all.then_some(ReachedPosition { epoch: &epoch.0, pos: pos.0, ts: ts_ms })
     }
 
     fn place(&self, point: &ResumePoint) -> Place {

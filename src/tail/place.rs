@@ -36,11 +36,21 @@ impl Place {
                     self.position = position;
                 }
             }
+            Some("heartbeat") => self.on_reached(message.get("position")),
             Some("resync") => {
                 self.epoch = epoch.map(str::to_owned);
                 self.position = None;
             }
             _ => {}
+        }
+    }
+
+    /// Everything up to `reached` has come.
+    fn on_reached(&mut self, reached: Option<&Value>) {
+        let Some(reached) = reached else { return };
+        let number = |name: &str| reached[name].as_u64();
+        if reached["epoch"].as_str() == self.epoch.as_deref() {
+            self.position = self.position.max(number("pos").zip(number("ts")));
         }
     }
 }
@@ -74,6 +84,15 @@ mod tests {
                 json!({"type": "subscribed", "epoch": "b", "pos": 7, "ts": 8, "recovered": false}),
                 json!({"epoch": "b", "pos": 7, "ts": 8}),
             ),
+            (
+                json!({"type": "heartbeat", "position": {"epoch": "b", "pos": 20, "ts": 30}}),
+                json!({"epoch": "b", "pos": 20, "ts": 30}),
+            ),
+            (
+                json!({"type": "heartbeat", "position": {"epoch": "a", "pos": 25, "ts": 30}}),
+                json!({"epoch": "b", "pos": 20, "ts": 30}),
+            ),
+            (json!({"type": "heartbeat"}), json!({"epoch": "b", "pos": 20, "ts": 30})),
             (json!({"type": "resync", "epoch": "c"}), Value::Null),
             (
                 json!({"seq": 2, "type": "resync", "pos": 1, "ts": 2}),

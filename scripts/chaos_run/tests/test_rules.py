@@ -27,6 +27,14 @@ class Positions(unittest.TestCase):
         self.position.event({"pos": 7, "ts": 70})
         self.assertEqual(self.position.resume(), place(7))
 
+    def test_it_moves_forward_with_what_heartbeats_say(self) -> None:
+        self.position.subscribed(place(5))
+        self.position.reached(place(9))
+        self.assertEqual(self.position.resume(), place(9))
+        for position in (place(7), place(20) | {"epoch": "F"}):
+            self.position.reached(position)
+            self.assertEqual(self.position.resume(), place(9))
+
     def test_it_stays_until_the_events_that_were_missed_come(self) -> None:
         self.position.subscribed(place(5))
         self.position.subscribed(place(9) | {"recovered": True, "resume": {"messages": 2}})

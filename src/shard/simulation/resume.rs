@@ -340,6 +340,59 @@ fn a_backlog_goes_out_in_portions_and_others_are_served_between() {
     assert_eq!(world.shard.catch_up_events.get(), 0);
 }
 
+/// The position in the answer to a heartbeat.
+fn reached(world: &mut World) -> Value {
+    world.send(0, r#"{"type":"heartbeat"}"#);
+    let mut messages = world.take_messages();
+    messages.retain(|message| message["type"] == "heartbeat");
+    messages.pop().unwrap()["position"].take()
+}
+
+#[test]
+fn a_heartbeat_tells_the_newest_position_once_everything_up_to_it_was_sent() {
+    let mut world = World::new(1);
+    world.shard = shard(limits());
+    world.connect_with("");
+    assert_eq!(reached(&mut world), Value::Null, "no source yet");
+    let mut world = world_with(limits(), 600);
+    assert_eq!(reached(&mut world), json!({"epoch": "e", "pos": 600, "ts": 600}));
+
+    assert!(subscribe(&mut world, &["t.B.x"], "e", 601, 601).is_empty());
+    assert_eq!(reached(&mut world), Value::Null, "a resume waits");
+    world.publish_on(["t.A.x"].into_iter());
+    assert_eq!(world.take_messages()[0]["recovered"], true);
+    assert_eq!(reached(&mut world)["pos"], 601);
+
+    let resume = json!({"epoch": "e", "pos": 10, "ts": 10});
+    let command = json!({"type": "subscribe", "channels": ["t.A.x"], "resume": resume});
+    world.send(0, &command.to_string());
+    world.send(0, r#"{"type":"heartbeat"}"#);
+    world.flush();
+    let messages = world.take_messages();
+    let heartbeat = messages.iter().position(|it| it["type"] == "heartbeat").unwrap();
+    assert!(heartbeat + 1 < messages.len(), "it overtook what was missed");
+    assert_eq!(messages[heartbeat]["position"], Value::Null);
+    assert_eq!(reached(&mut world)["pos"], 601);
+}
+
+#[test]
+fn a_client_that_was_refused_events_is_told_no_position() {
+    let client = ClientLimits { queue_messages: 32, ..limits().client };
+    let mut world = world_with(Limits { client, ..limits() }, 3);
+    let id = world.clients[0].id;
+    world.send(0, r#"{"type":"subscribe","channels":["t.A.x"]}"#);
+    world.wire.room.insert(id, 0);
+    world.publish_on(["t.A.x"; 33].into_iter());
+    world.send(0, r#"{"type":"heartbeat"}"#);
+    world.wire.room.insert(id, usize::MAX);
+    world.wire.blocked.clear();
+    world.shard.writable(id, &mut world.wire);
+    let messages = world.take_messages();
+    let heartbeat = messages.iter().find(|it| it["type"] == "heartbeat").unwrap();
+    assert_eq!(heartbeat["position"], Value::Null, "{heartbeat}");
+    assert_eq!(reached(&mut world)["pos"], 36, "the last one was sent after all");
+}
+
 #[test]
 fn what_is_unsubscribed_is_not_sent_any_more() {
     let mut world = world_with(limits(), 300);
