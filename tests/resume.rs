@@ -164,6 +164,40 @@ fn a_quiet_market_makes_nobody_reload() {
 }
 
 #[test]
+fn a_window_that_ages_while_it_is_read_is_still_of_use() {
+    let nats = Nats::start();
+    // Makes the stream.
+    drop(serve(&nats));
+    nats.publish_numbers(CHANNEL, 0..100);
+    // Few are under way when the first ones age away.
+    let server = Server::serve(&["--nats-url", &nats.url(), "--max-nats-rate", "20"]);
+    let mut client = Client::connect(&server);
+    client.send(&json!({"type": "subscribe", "channels": [CHANNEL]}));
+    // It is told that the source is loading, too.
+    let mut next = || loop {
+        let message = client.next();
+        if message.get("seq").is_some() {
+            return message;
+        }
+    };
+    let mut read = vec![next()];
+    nats.with_jetstream(async |context| {
+        let stream = context.get_stream("ODIN_TOKENS").await.unwrap();
+        stream.purge().sequence(61).await.unwrap();
+    });
+    while read.last().unwrap()["pos"] != 100 {
+        read.push(next());
+    }
+    assert!(read.len() < 90, "nothing was lost");
+    let kept = &read[read.len() - 20];
+    server.wait_ready(200);
+    let mut other = Client::connect(&server);
+    let point = Point::at(&other.welcome["epoch"], kept);
+    let answer = resume(&mut other, &[CHANNEL], &point);
+    assert_missed(&mut other, &answer, 81..100);
+}
+
+#[test]
 fn a_client_of_quiet_channels_goes_on_from_its_last_heartbeat() {
     let nats = Nats::start();
     let server = serve(&nats);

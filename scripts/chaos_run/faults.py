@@ -10,12 +10,14 @@ from .clients import Client
 from .instances import Instances
 from .interruptions import Window
 from .plan import TRACKS, Done, Fault, track_of
-from .processes import until
+from .processes import Unrecovered, until
 from .publisher import Publisher
 from .truth import Truth
 
 # Between a recovery and the next fault of the track.
 SETTLED_SECONDS = 1.0
+# Until the brokers have to know their last message.
+TAIL_SECONDS = 15.0
 
 
 @dataclasses.dataclass
@@ -122,8 +124,17 @@ class Executor:
         if away_since is not None and len(self._world.brokers.nodes) == 1:
             self.outages.append((away_since, self._clock()))
         acknowledged = self._world.truth.newest
-        last = await self._world.publisher.last_pos()
-        if last < acknowledged:
+        last = 0
+
+        async def has_tail() -> bool:
+            nonlocal last
+            last = await self._world.publisher.last_pos()
+            return last >= acknowledged
+
+        try:
+            # A node that was paused may take itself for the leader for a moment.
+            await until(has_tail, "the tail of the stream", TAIL_SECONDS)
+        except Unrecovered:
             self._world.truth.contradictions.append(
                 f"the brokers lost their tail: {acknowledged} was acknowledged, {last} is the last"
             )

@@ -107,6 +107,18 @@ impl Continuity {
             && self.has_to_look(now())
     }
 
+    /// Where clients go on that have to be told of a hole before `pos`. What aged away at the
+    /// stream's begin says nothing of what follows; where messages go from its middle, or one
+    /// loss follows the other, one word stands for all up to the stream's end.
+    pub(crate) fn lost(&mut self, pos: u64, look: Option<&Look>, now: Instant) -> u64 {
+        let was_told = self.was_told(now);
+        self.told_at = Some(now);
+        match look {
+            Some(look) if was_told || look.first < pos => look.last.max(pos),
+            Some(_) | None => pos,
+        }
+    }
+
     /// Where the sequence tells of each hole, only one that nothing follows is left to be found.
     fn settle(&mut self, look: &Look) -> Option<StreamPos> {
         if !(look.is_all_sent && look.is_all_read) {
@@ -205,6 +217,20 @@ mod tests {
         assert_eq!(continuity.looked(&look(now, 20, 61, 60)), Some(StreamPos(61)));
         assert_eq!(continuity.looked(&look(now, 60, 61, 60)), None);
         assert!(!continuity.needs_looks(60));
+    }
+
+    #[test]
+    fn a_window_that_ages_while_it_is_read_is_whole_after_the_hole() {
+        let now = Instant::now();
+        let mut continuity = reader(Holes::Never, now);
+        let aged = Look { is_all_sent: false, ..look(now, 20, 20, 90) };
+        assert_eq!(continuity.lost(20, Some(&aged), now), 20);
+        let soon = now + TELL_EVERY / 2;
+        assert_eq!(continuity.lost(25, Some(&aged), soon), 90, "one after the other");
+        assert_eq!(continuity.lost(95, None, soon), 95, "no answer");
+        let later = soon + 2 * TELL_EVERY;
+        let middle = Look { first: 1, last: 200, ..aged };
+        assert_eq!(continuity.lost(120, Some(&middle), later), 200);
     }
 
     #[test]

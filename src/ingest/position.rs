@@ -82,7 +82,7 @@ pub(crate) enum Contact {
 /// Why nothing of it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Why {
-    /// The first contact of this process.
+    /// The first contact of this process, or another one before anything was read.
     First,
     /// The stream was deleted and made again.
     Recreated,
@@ -116,6 +116,8 @@ pub(crate) struct Tracker {
     continuity: Continuity,
     is_overlap_due: bool,
     has_regressed: bool,
+    /// Nothing was read yet of this life of the stream.
+    is_untouched: bool,
     /// Clients were told that up to here messages may be missing.
     told_to: u64,
 }
@@ -168,11 +170,16 @@ impl Tracker {
             self.created_nanos = Some(sight.created_nanos);
             self.has_regressed = false;
             self.begin_before(sight.first);
+            self.is_untouched = true;
             return Contact::Fresh(why);
         }
         let expected = self.last.max(proven_to) + 1;
         if sight.first > expected {
+            let is_untouched = self.is_untouched;
             self.begin_before(sight.first);
+            if is_untouched {
+                return Contact::Fresh(Why::First);
+            }
             return Contact::Overtaken { messages: sight.first - expected };
         }
         self.is_overlap_due =
@@ -198,6 +205,7 @@ impl Tracker {
         }
         self.consumer = consumer;
         let was_overlap_due = std::mem::take(&mut self.is_overlap_due);
+        self.is_untouched = false;
         if stream == self.last && self.stored_nanos.is_some_and(|known| known != stored_nanos) {
             self.has_regressed = true;
             return Step::Regressed;
@@ -244,11 +252,12 @@ impl Tracker {
         Some(whole_from)
     }
 
-    /// Takes in that clients are told of everything that is missing up to `stream`; from where on
-    /// nothing is, unless it is told again.
-    pub(crate) fn tell_up_to(&mut self, stream: u64) -> StreamPos {
-        self.told_to = stream;
-        StreamPos(stream)
+    /// Takes in a look, if there was an answer, after messages before the last one were found to be
+    /// lost. Announce the epoch again: from this position on nothing is missing, unless it is
+    /// told again.
+    pub(crate) fn lost(&mut self, look: Option<&Look>, now: Instant) -> StreamPos {
+        self.told_to = self.continuity.lost(self.last, look, now);
+        StreamPos(self.told_to)
     }
 
     /// Gives up the messages up to `stream`, which cannot be read.
@@ -379,7 +388,10 @@ mod tests {
     fn holes_up_to_where_clients_were_told_are_not_told_one_by_one() {
         let mut tracker = reader_at(10, Holes::Never);
         assert_eq!(tracker.step(15, 11, 15), Step::DeliverAfterLoss);
-        assert_eq!(tracker.tell_up_to(40), StreamPos(40));
+        let asked = Instant::now();
+        let middle =
+            Look { asked, read_to: 15, last: 40, is_all_sent: false, is_all_read: true, first: 1 };
+        assert_eq!(tracker.lost(Some(&middle), asked), StreamPos(40));
         for (consumer, stream) in [(12, 17), (13, 18), (14, 40), (15, 41)] {
             let step = tracker.step(stream, consumer, i128::from(stream));
             assert_eq!(step, Step::Deliver, "{stream}");
@@ -429,6 +441,8 @@ mod tests {
             tracker.contact(sight(5_000, 5_100), Instant::now()),
             Contact::Fresh(Why::First)
         );
+        let again = tracker.contact(sight(5_001, 5_100), Instant::now());
+        assert_eq!(again, Contact::Fresh(Why::First), "there was no consumer at first");
         assert_eq!(tracker.step(5_003, 1, 1), Step::DeliverAfterLoss, "three aged while starting");
     }
 

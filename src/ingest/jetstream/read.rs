@@ -191,10 +191,9 @@ impl Reader {
             Step::DeliverAfterLoss => {
                 let epoch = opened.epoch();
                 let pos = info.stream_sequence;
-                // What else is missing up to here is told with it.
                 let look = guard(link, shutdown, opened.look(self.arrived())).await;
-                let last = look.ok().and_then(Result::ok).map_or(pos, |look| look.last);
-                let whole_from = self.tracker.tell_up_to(last.max(pos));
+                let look = look.ok().and_then(Result::ok);
+                let whole_from = self.tracker.lost(look.as_ref(), Instant::now());
                 if self.progress.has_been_live {
                     tracing::error!(%epoch, pos, "messages before this are lost");
                 } else {
