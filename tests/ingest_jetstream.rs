@@ -304,9 +304,13 @@ async fn what_a_shared_stream_discards_before_it_is_read_is_told() {
         source.until(&event(1)).await;
         publish_others(&context, 100).await;
         publish(&context, 161..=161).await;
-        let told = source.until(&event(161)).await;
+        let mut told = source.until(&event(161)).await;
         let positions = positions(&told);
         assert!(positions[positions.len() - 2] < 60, "nothing was lost: {told:?}");
+        // What was stored a moment ago is told of a moment later.
+        if epochs(&told).is_empty() {
+            told.extend(source.until(&Told::Epoch(epoch.clone())).await);
+        }
         assert_eq!(epochs(&told), [epoch], "{told:?}");
         publish_others(&context, 10).await;
         publish(&context, 172..=173).await;

@@ -108,8 +108,9 @@ impl Continuity {
     }
 
     /// Where clients go on that have to be told of a hole before `pos`. What aged away at the
-    /// stream's begin says nothing of what follows; where messages go from its middle, or one
-    /// loss follows the other, one word stands for all up to the stream's end.
+    /// stream's begin says nothing of what follows; where messages go from its middle (or a node of
+    /// a cluster discards before the others), or one loss follows the other, one word stands for
+    /// all up to the stream's end.
     pub(crate) fn lost(&mut self, pos: u64, look: Option<&Look>, now: Instant) -> u64 {
         let was_told = self.was_told(now);
         self.told_at = Some(now);

@@ -99,6 +99,8 @@ pub(crate) enum Step {
     Repeat,
     /// Messages before it were lost for good: announce the epoch again, then deliver it.
     DeliverAfterLoss,
+    /// The same, but it is the first that is read: nothing is missing from it on.
+    DeliverAsFirst,
     /// A message was lost on the way: start a new consumer.
     Hole,
     /// Its position had been given to another message: start afresh.
@@ -116,7 +118,7 @@ pub(crate) struct Tracker {
     continuity: Continuity,
     is_overlap_due: bool,
     has_regressed: bool,
-    /// Nothing was read yet of this life of the stream.
+    /// Nothing was read yet since the beginning was found.
     is_untouched: bool,
     /// Clients were told that up to here messages may be missing.
     told_to: u64,
@@ -170,7 +172,6 @@ impl Tracker {
             self.created_nanos = Some(sight.created_nanos);
             self.has_regressed = false;
             self.begin_before(sight.first);
-            self.is_untouched = true;
             return Contact::Fresh(why);
         }
         let expected = self.last.max(proven_to) + 1;
@@ -205,7 +206,7 @@ impl Tracker {
         }
         self.consumer = consumer;
         let was_overlap_due = std::mem::take(&mut self.is_overlap_due);
-        self.is_untouched = false;
+        let is_first = std::mem::take(&mut self.is_untouched);
         if stream == self.last && self.stored_nanos.is_some_and(|known| known != stored_nanos) {
             self.has_regressed = true;
             return Step::Regressed;
@@ -222,7 +223,11 @@ impl Tracker {
         };
         self.last = stream;
         self.stored_nanos = Some(stored_nanos);
-        if jumped { Step::DeliverAfterLoss } else { Step::Deliver }
+        match jumped {
+            false => Step::Deliver,
+            true if is_first => Step::DeliverAsFirst,
+            true => Step::DeliverAfterLoss,
+        }
     }
 
     /// Whether looks at the stream tell anything that its sequence does not.
@@ -269,6 +274,7 @@ impl Tracker {
     fn begin_before(&mut self, first: u64) {
         self.last = first.saturating_sub(1);
         self.told_to = 0;
+        self.is_untouched = true;
         self.stored_nanos = None;
         self.is_overlap_due = false;
     }
@@ -401,7 +407,7 @@ mod tests {
             tracker.contact(sight(90, 99), Instant::now()),
             Contact::Overtaken { messages: 46 }
         );
-        assert_eq!(tracker.step(92, 1, 92), Step::DeliverAfterLoss);
+        assert_eq!(tracker.step(92, 1, 92), Step::DeliverAsFirst);
     }
 
     #[test]
@@ -443,7 +449,8 @@ mod tests {
         );
         let again = tracker.contact(sight(5_001, 5_100), Instant::now());
         assert_eq!(again, Contact::Fresh(Why::First), "there was no consumer at first");
-        assert_eq!(tracker.step(5_003, 1, 1), Step::DeliverAfterLoss, "three aged while starting");
+        assert_eq!(tracker.step(5_003, 1, 1), Step::DeliverAsFirst, "three aged while starting");
+        assert_eq!(tracker.step(5_005, 2, 1), Step::DeliverAfterLoss);
     }
 
     #[test]

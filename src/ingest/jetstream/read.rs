@@ -188,17 +188,18 @@ impl Reader {
                 return Ok(());
             }
             Step::Deliver => {}
+            Step::DeliverAsFirst => {
+                let (epoch, pos) = (opened.epoch(), info.stream_sequence);
+                tracing::info!(%epoch, pos, "the oldest messages aged away before they were read");
+                let base = Base { after: None, whole_from: StreamPos(pos) };
+                self.publisher.epoch_with(epoch, base).await?;
+            }
             Step::DeliverAfterLoss => {
-                let epoch = opened.epoch();
-                let pos = info.stream_sequence;
+                let (epoch, pos) = (opened.epoch(), info.stream_sequence);
                 let look = guard(link, shutdown, opened.look(self.arrived())).await;
                 let look = look.ok().and_then(Result::ok);
                 let whole_from = self.tracker.lost(look.as_ref(), Instant::now());
-                if self.progress.has_been_live {
-                    tracing::error!(%epoch, pos, "messages before this are lost");
-                } else {
-                    tracing::info!(%epoch, pos, "the window aged while it was read for the first time");
-                }
+                tracing::error!(%epoch, pos, "messages before this are lost");
                 self.publisher.epoch_with(epoch, Base { after: None, whole_from }).await?;
             }
         }
