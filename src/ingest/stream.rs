@@ -12,6 +12,8 @@ use async_nats::jetstream::context::RequestErrorKind;
 use async_nats::jetstream::response::Response;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType};
 use async_nats::jetstream::{Context, Error as ApiError, ErrorCode};
+use futures_util::FutureExt;
+use futures_util::future::select_ok;
 use serde::Serialize;
 
 use super::publisher::SUBJECT_BYTES_MAX;
@@ -19,6 +21,11 @@ use crate::channel::{ChannelError, Pattern};
 
 /// Bytes that a stream name may have (nats-server's JSMaxNameLen).
 const NAME_BYTES_MAX: usize = 255;
+
+/// A request that comes while the stream has no leader is never answered: it is sent again until
+/// one is, so many times.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+const ASKED_MAX: u32 = 6;
 
 /// The stream that is read, and what it is made with if it is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -260,7 +267,20 @@ impl StreamKeeper {
     /// # Errors
     /// [`StreamError::Missing`], or why nothing is known.
     pub(crate) async fn info(&self, context: &Context) -> Result<Info, StreamError> {
-        call(context, &format!("STREAM.INFO.{}", self.settings.name), &()).await
+        let subject = &format!("STREAM.INFO.{}", self.settings.name);
+        let ask = |after: u32| async move {
+            tokio::time::sleep(ASK_AGAIN * after).await;
+            match call(context, subject, &()).await {
+                Err(StreamError::NoAnswer) => Err(StreamError::NoAnswer),
+                answer => Ok(answer),
+            }
+        };
+        let answer = select_ok((0..ASKED_MAX).map(|after| ask(after).boxed()));
+        match tokio::time::timeout(ASK_AGAIN * ASKED_MAX, answer).await {
+            Ok(Ok((answer, _))) => answer,
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(StreamError::NoAnswer),
+        }
     }
 
     async fn create(&self, context: &Context) -> Result<Info, StreamError> {
