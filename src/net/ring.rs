@@ -11,8 +11,8 @@
 //! a look at the ring and the next wait.
 //!
 //! **Why this is safe.** The kernel reads and writes memory of the process only where an entry
-//! points to it. The three kinds of entries that are made here (poll, poll remove, both without
-//! a buffer) point to none, so nothing has to live as long as a request. A request holds its own
+//! points to it. The three kinds of entries that are made here (polls and their cancellation, all
+//! without a buffer) point to none, so nothing has to live as long as a request. A request holds its own
 //! reference to the file: closing the descriptor early is no error, but keeps the connection
 //! open, so the caller forgets it here first. Every entry is submitted at once, while its
 //! descriptor's number means the socket that the caller meant, and so that nobody can go to sleep
@@ -144,7 +144,8 @@ impl Ring {
     /// # Errors
     /// The kernel takes no more requests.
     pub(super) fn forget(&mut self, token: u64, is_writable_awaited: bool) -> io::Result<()> {
-        let remove = |kind| opcode::PollRemove::new(kind | token).build().user_data(kind::REMOVED);
+        // A poll remove (`IORING_OP_POLL_REMOVE`) leaves a poll alone that has just fired.
+        let remove = |kind| opcode::AsyncCancel::new(kind | token).build().user_data(kind::REMOVED);
         if is_writable_awaited {
             self.push(remove(kind::WRITABLE))?;
         }
@@ -216,5 +217,26 @@ impl Signal {
     /// The kernel refused to read, which it does only to a process that is out of memory.
     pub(super) async fn wait(&self) -> io::Result<()> {
         self.0.read_at(0, size_of::<u64>()).await.map(drop).map_err(Into::into)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn what_is_forgotten_is_closed_also_if_something_has_just_come() {
+        let mut ring = Ring::new().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        ring.watch(listener.as_raw_fd(), 1).unwrap();
+        // The poll has fired, and nobody has looked.
+        let _waiting = TcpStream::connect(addr).unwrap();
+        ring.forget(1, false).unwrap();
+        drop(listener);
+        ring.look().unwrap();
+        let refused = TcpStream::connect(addr).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     }
 }
