@@ -99,7 +99,8 @@ pub(crate) enum Step {
     Repeat,
     /// Messages before it were lost for good: announce the epoch again, then deliver it.
     DeliverAfterLoss,
-    /// The same, but it is the first that is read: nothing is missing from it on.
+    /// The same, but it is the first that is read: nothing is missing from it on. Who was told
+    /// nothing of what is before it need not be told.
     DeliverAsFirst,
     /// A message was lost on the way: start a new consumer.
     Hole,

@@ -159,6 +159,8 @@ impl From<StreamError> for Stop {
 struct Progress {
     has_seen_stream: bool,
     has_been_live: bool,
+    /// The shards were told a position after which nothing is missing.
+    has_claimed: bool,
     /// Times in a row that the stream's end was not believed.
     doubts: u32,
     /// Consumers in a row that were opened and ended without one new message.
@@ -307,6 +309,11 @@ impl Reader {
                 tracing::error!(%epoch, messages, "messages aged away before they were read");
             }
         }
+        self.tell_epoch(epoch, base).await
+    }
+
+    async fn tell_epoch(&mut self, epoch: Epoch, base: Base) -> Result<(), ShardsGone> {
+        self.progress.has_claimed = base.after.is_some();
         self.publisher.epoch_with(epoch, base).await
     }
 

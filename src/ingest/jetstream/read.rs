@@ -27,6 +27,7 @@ const BATCH_MESSAGES_MAX: usize = 256;
 const CATCH_UP_SILENCE: Duration = Duration::from_secs(1);
 
 /// What there is to do next.
+#[derive(Debug)]
 enum Next {
     /// Handle what has arrived.
     Arrived,
@@ -191,8 +192,10 @@ impl Reader {
             Step::DeliverAsFirst => {
                 let (epoch, pos) = (opened.epoch(), info.stream_sequence);
                 tracing::info!(%epoch, pos, "the oldest messages aged away before they were read");
-                let base = Base { after: None, whole_from: StreamPos(pos) };
-                self.publisher.epoch_with(epoch, base).await?;
+                if self.progress.has_claimed {
+                    let base = Base { after: None, whole_from: StreamPos(pos) };
+                    self.tell_epoch(epoch, base).await?;
+                }
             }
             Step::DeliverAfterLoss => {
                 let (epoch, pos) = (opened.epoch(), info.stream_sequence);
@@ -200,7 +203,7 @@ impl Reader {
                 let look = look.ok().and_then(Result::ok);
                 let whole_from = self.tracker.lost(look.as_ref(), Instant::now());
                 tracing::error!(%epoch, pos, "messages before this are lost");
-                self.publisher.epoch_with(epoch, Base { after: None, whole_from }).await?;
+                self.tell_epoch(epoch, Base { after: None, whole_from }).await?;
             }
         }
         if opened.plan.accepts(&message.subject) {
@@ -237,7 +240,7 @@ impl Reader {
                 %whole_from,
                 "the stream may have discarded messages before they were read"
             );
-            self.publisher.epoch_with(epoch, Base { after: None, whole_from }).await?;
+            self.tell_epoch(epoch, Base { after: None, whole_from }).await?;
         }
         Ok(())
     }
