@@ -327,7 +327,7 @@ fn two_instances_restarted_one_after_the_other_lose_nothing_for_anybody() {
         server.wait_ready(200);
         server
     };
-    let mut servers = [start("127.0.0.1:0"), start("127.0.0.1:0")];
+    let mut servers = [start(&Server::own_address()), start(&Server::own_address())];
     let addrs = servers.each_ref().map(|server| server.addr);
     let is_over = AtomicBool::new(false);
     let (published, followers) = std::thread::scope(|scope| {

@@ -410,7 +410,12 @@ fn the_core_source_resumes_on_the_same_instance_only() {
 #[test]
 fn tail_goes_on_where_it_was() {
     let nats = Nats::start();
-    let server = serve(&nats);
+    let start = |addr: &str| {
+        let server = Server::start(&["serve", "--addr", addr, "--nats-url", &nats.url()]);
+        server.wait_ready(200);
+        server
+    };
+    let server = start(&Server::own_address());
     let (addr, url) = (server.addr.to_string(), format!("ws://{}/ws", server.addr));
     let mut tail = command(&["tail", CHANNEL, "--url", &url, "--json"])
         .stdout(Stdio::piped())
@@ -425,7 +430,7 @@ fn tail_goes_on_where_it_was() {
     assert_eq!(numbers(&[next(), next(), next()]), [0, 1, 2]);
     server.signal("KILL");
     nats.publish_numbers(CHANNEL, 3..6);
-    let _again = Server::start(&["serve", "--addr", &addr, "--nats-url", &nats.url()]);
+    let _again = start(&addr);
     assert_eq!(numbers(&[next(), next(), next()]), [3, 4, 5]);
     while !said.next().unwrap().unwrap().contains("3 missed events follow") {}
     tail.kill().unwrap();

@@ -53,6 +53,14 @@ impl Server {
         Self::start(&["echo", "--addr", "127.0.0.1:0"])
     }
 
+    /// A free port for a server that is to come back to it. Of 127.0.0.1 a connection of anybody
+    /// may take it meanwhile; of an address of this process alone nobody does, as connections to
+    /// all of 127.0.0.0/8 go out from 127.0.0.1.
+    pub fn own_address() -> String {
+        let [_, high, middle, low] = std::process::id().to_be_bytes();
+        format!("127.{}.{middle}.{low}:0", high + 1)
+    }
+
     /// Starts a command that listens, and waits until it does.
     pub fn start(arguments: &[&str]) -> Self {
         let mut child = command(arguments)
