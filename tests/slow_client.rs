@@ -75,8 +75,9 @@ fn a_client_that_does_not_read_is_closed_with_1008_and_nobody_else_notices() {
     assert!(seq_before < 300, "{seq_before} events cannot have been in the buffers");
 }
 
-#[test]
-fn a_client_that_falls_behind_sees_the_hole_and_replays_it() {
+/// A client that has read nothing while events of these sizes were published. However much the
+/// kernel takes, the first waits if it is long: no socket buffer here holds so much.
+fn behind(padding_bytes: &[usize]) -> (Client, (Nats, Server)) {
     let nats = Nats::start();
     let server = serve(
         &nats,
@@ -86,15 +87,24 @@ fn a_client_that_falls_behind_sees_the_hole_and_replays_it() {
     let mut witness = Client::connect(&server);
     client.subscribe(&["odin.token.>"]);
     witness.subscribe(&["odin.token.>"]);
-    // However much the kernel takes, the first waits: no socket buffer here holds so much. The
-    // second does not fit beside it, and those after it do. The witness reads as they come.
-    for (number, padding_bytes) in [(0, 600_000), (1, 400_000), (2, 100), (3, 100)] {
-        let event = json!({"n": number, "padding": "x".repeat(padding_bytes)});
+    for (number, bytes) in padding_bytes.iter().enumerate() {
+        let event = json!({"n": number, "padding": "x".repeat(*bytes)});
         nats.publish("odin.token.BTC.trade", &event.to_string());
+        // The witness reads as they come.
         assert_eq!(witness.next_event()["data"]["n"], json!(number));
     }
-    let seen = client.next_events(3);
-    let seqs: Vec<u64> = seen.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    (client, (nats, server))
+}
+
+fn seqs(events: &[Value]) -> Vec<u64> {
+    events.iter().map(|event| event["seq"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn a_client_that_falls_behind_sees_the_hole_and_replays_it() {
+    // The second does not fit beside the first, and those after it do.
+    let (mut client, _servers) = behind(&[600_000, 400_000, 100, 100]);
+    let seqs = seqs(&client.next_events(3));
     assert_eq!(seqs, [1, 3, 4], "2 was refused");
     let answer = client.command(&json!({"type": "replay", "from_seq": 2, "to_seq": 2}));
     assert_eq!((&answer["type"], &answer["count"]), (&json!("replay"), &json!(1)));
@@ -105,23 +115,9 @@ fn a_client_that_falls_behind_sees_the_hole_and_replays_it() {
 
 #[test]
 fn what_was_refused_last_comes_when_the_client_has_read_what_waits() {
-    let nats = Nats::start();
-    let server = serve(
-        &nats,
-        &["--shards", "1", "--queue-bytes", "900000", "--conn-budget-bytes", "2000000"],
-    );
-    let mut client = Client::over(small_buffers(&server), server.addr);
-    let mut witness = Client::connect(&server);
-    client.subscribe(&["odin.token.>"]);
-    witness.subscribe(&["odin.token.>"]);
-    // As above, but nothing follows that would show the hole.
-    for (number, padding_bytes) in [(0, 600_000), (1, 400_000), (2, 400_000)] {
-        let event = json!({"n": number, "padding": "x".repeat(padding_bytes)});
-        nats.publish("odin.token.BTC.trade", &event.to_string());
-        assert_eq!(witness.next_event()["data"]["n"], json!(number));
-    }
-    let seen = client.next_events(3);
-    let seqs: Vec<u64> = seen.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    // The second and the third do not fit beside the first, and nothing follows.
+    let (mut client, _servers) = behind(&[600_000, 400_000, 400_000]);
+    let seqs = seqs(&client.next_events(3));
     assert_eq!(seqs, [1, 2, 3]);
     client.assert_quiet();
 }
