@@ -8,7 +8,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use flate2::{Compress, Compression, FlushCompress};
-use odin_ws::event::{Incoming, Position, StreamPos};
+use odin_ws::position::{Incoming, Position, StreamPos};
 use odin_ws::protocol::deflate::Deflater;
 use odin_ws::protocol::envelope::encode_tail;
 use odin_ws::protocol::inflate::{InflateLimits, Inflater};

@@ -11,11 +11,12 @@ use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use odin_ws::channel::Pattern;
-use odin_ws::event::{Event, Incoming, Position, StreamPos};
+use odin_ws::event::Event;
 use odin_ws::feed::Feed;
+use odin_ws::position::{Incoming, Position, StreamPos};
 use odin_ws::protocol::extension::Compression;
 use odin_ws::protocol::frame::{HEADER_BYTES_MAX, Opcode, put_header};
-use odin_ws::protocol::message::ClientLimits;
+use odin_ws::shard::ClientLimits;
 use odin_ws::shard::{
     Census, ConnId, Limits, Mode, Now, Shard, ShardSettings, SubscriptionIndex, Wire,
 };

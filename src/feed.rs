@@ -15,7 +15,8 @@ use atomic_waker::AtomicWaker;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use tokio::sync::Notify;
 
-use crate::event::{Base, Epoch, Event, StreamPos};
+use crate::event::Event;
+use crate::position::{Base, Epoch, StreamPos};
 
 /// Items one shard's queue holds: at 800 bytes an event 6.5 MB of shared payload, and more than a
 /// second of the busiest minute foreseen (5,000 events/s).

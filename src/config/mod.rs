@@ -11,7 +11,6 @@
 
 pub mod cli;
 mod drain;
-mod secret;
 pub mod settings;
 mod source;
 pub mod values;
@@ -19,14 +18,13 @@ pub mod values;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::ingest::{redacted_http_url, redacted_url};
 use crate::net::ListenSettings;
 use crate::protocol::command::BATCH_MS_MAX;
 use crate::protocol::extension::Compression;
-use crate::protocol::message::ClientLimits;
+use crate::secret::{redacted_http_url, redacted_url};
+use crate::shard::ClientLimits;
 use crate::shard::Limits;
 pub use drain::DrainConfig;
-pub use secret::Secret;
 use settings::SETTINGS;
 pub use source::{broadcast_rate_max, pressure_limits, simulate_settings, source};
 use values::{Origin, Values};

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Machine;
-use super::Secret;
 use super::instance;
 use super::values::Values;
 use crate::channel::Pattern;
@@ -14,6 +13,7 @@ use crate::ingest::{
     JetStreamSettings, NatsSettings, PressureLimits, RATE_MAX, SUBJECT_BYTES_MAX, SimSettings,
     SimulateSettings, Source, StreamSettings,
 };
+use crate::secret::Secret;
 
 const SUBJECTS: &[&str] = &["odin.token.>", "odin.global.>"];
 

@@ -15,8 +15,8 @@ use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerError};
 use tokio::sync::watch;
 
 use super::nats::{NatsSettings, NatsSettingsError, Server};
-use super::retry::Retry;
 use super::shutdown::Shutdown;
+use crate::retry::Retry;
 
 /// How long one server may take to answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

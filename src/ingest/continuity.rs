@@ -18,7 +18,7 @@
 use std::time::{Duration, Instant};
 
 use super::position::{Holes, Sight};
-use crate::event::StreamPos;
+use crate::position::StreamPos;
 
 /// How long it holds that nothing waited to be read: what is discarded unread in this time was
 /// stored in it. Streams keep messages for longer, and three looks may fail.

@@ -21,8 +21,8 @@ use super::shutdown::Shutdown;
 use super::stream::parse_subjects;
 use super::{IngestError, Publisher, ShardsGone};
 use crate::channel::Pattern;
-use crate::event::{Epoch, Incoming, Position, StreamPos};
 use crate::feed::SourceStatus;
+use crate::position::{Epoch, Incoming, Position, StreamPos};
 
 /// What is subscribed to if nothing is configured: both generations of subjects.
 pub const CORE_SUBJECTS_DEFAULT: [&str; 9] = [

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use async_nats::{ConnectOptions, ServerAddr};
 
 use super::authorities::{AuthoritiesError, read_authorities};
-use crate::config::Secret;
+use crate::secret::{Secret, redacted_url};
 
 /// How to reach NATS.
 #[derive(Clone, Default)]
@@ -207,15 +207,6 @@ impl Server {
     /// The URL without credentials.
     pub(crate) fn url(&self) -> &str {
         self.address.as_url_str()
-    }
-}
-
-/// A URL, valid or not, without what may be credentials: all before the last `@`.
-pub fn redacted_url(text: &str) -> String {
-    let Some((before, host)) = text.rsplit_once('@') else { return text.to_owned() };
-    match before.split_once("://") {
-        Some((scheme, _)) => format!("{scheme}://***@{host}"),
-        None => format!("***@{host}"),
     }
 }
 

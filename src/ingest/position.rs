@@ -14,7 +14,7 @@
 use std::time::Instant;
 
 use super::continuity::{Continuity, Look};
-use crate::event::{Base, Position, StreamPos};
+use crate::position::{Base, Position, StreamPos};
 
 /// What a stream says of itself at a contact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::retry::Retry;
+use crate::retry::Retry;
 
 /// The figures are looked at so often at most, and only when somebody wants to take a message.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

@@ -20,8 +20,9 @@ use super::pace::Pace;
 use super::pressure::PressureLimits;
 use super::report::SourceReport;
 use crate::channel::Pattern;
-use crate::event::{Base, Epoch, Event, Incoming, Position, StreamPos};
+use crate::event::Event;
 use crate::feed::{Feed, FeedError, FeedSender, Overrun, SourceStatus};
+use crate::position::{Base, Epoch, Incoming, Position, StreamPos};
 
 /// Channels whose previous position is remembered: 200,000 x about 100 bytes = 20 MB.
 const CHANNELS_MAX: usize = 200_000;
@@ -298,8 +299,8 @@ impl Publisher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Position;
     use crate::feed::feed;
+    use crate::position::Position;
     use futures_lite::future::block_on;
 
     fn incoming(subject: &str, pos: u64) -> Incoming<'_> {

@@ -2,7 +2,7 @@
 //!
 //! The one place where an error becomes a close code.
 
-use super::decoder::WireError;
+use super::error::WireError;
 
 /// Why the server closes a connection: the code and the reason text it sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,6 +9,7 @@
 //! bytes of header and 125 bytes of control payload.
 
 use super::close::is_valid_on_wire;
+use super::error::WireError;
 use super::extension::Compression;
 use super::frame::{
     CLIENT_HEADER_BYTES_MAX, CONTROL_BYTES_MAX, ClientHeader, Opcode, apply_mask,
@@ -16,29 +17,6 @@ use super::frame::{
 };
 use super::inflate::{InflateLimits, Inflater};
 use crate::heap::allocation_bytes;
-
-/// How the client broke the wire protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum WireError {
-    /// A rule of RFC 6455 or RFC 7692, named.
-    #[error("{0}")]
-    Protocol(&'static str),
-    /// Text, or a close reason, that is not UTF-8 (section 8.1).
-    #[error("text is not UTF-8")]
-    InvalidUtf8,
-    /// A message longer than the limit, in bytes.
-    #[error("the message is over {limit} bytes")]
-    TooLarge {
-        /// Bytes allowed.
-        limit: usize,
-    },
-    /// A compressed message that inflates to more than its length allows.
-    #[error("the message inflates to over {limit} times its bytes")]
-    RatioExceeded {
-        /// Bytes allowed per compressed byte.
-        limit: usize,
-    },
-}
 
 /// What a connection's messages are held to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::channel::event_type_of;
-use crate::event::{Incoming, StreamPos};
+use crate::position::{Incoming, StreamPos};
 
 /// The longest `type` that a payload may give itself; a longer one is treated as data.
 const TYPE_BYTES_MAX: usize = 64;
@@ -72,7 +72,7 @@ fn push_json_string(out: &mut Vec<u8>, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Position;
+    use crate::position::Position;
     use serde_json::{Value, json};
 
     fn envelope(subject: &str, payload: &[u8]) -> Value {

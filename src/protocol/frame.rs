@@ -7,7 +7,7 @@ use std::io::Cursor;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use super::decoder::WireError;
+use super::error::WireError;
 use super::extension::Compression;
 
 /// The longest header that a server sends: two bytes and a 64-bit length, no mask.

@@ -7,7 +7,7 @@
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::decoder::WireError;
+use super::error::WireError;
 use crate::heap::allocation_bytes;
 
 /// The longest buffer that is kept from one message to the next: the default limit of a

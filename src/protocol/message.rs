@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use serde::{Serialize, Serializer};
 
 use super::command::CommandId;
+use super::frame::{self, Opcode};
 
 /// A stable error code, as in the table of docs/protocol.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -88,12 +89,17 @@ impl ServerMessage<'_> {
     pub fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("these structs hold only strings, numbers and lists")
     }
+
+    /// The message as a whole text frame.
+    pub fn to_frame(&self) -> Vec<u8> {
+        frame::encode(Opcode::Text, &self.to_json())
+    }
 }
 
-/// The limits that a client should know.
-#[derive(Debug, Clone, Serialize)]
+/// The limits that a client is told, in the order of the text.
+#[derive(Debug, Serialize)]
 #[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub struct ClientLimits {
+pub struct WelcomeLimits {
     pub message_bytes: usize,
     pub commands_per_second: u32,
     pub channels: usize,
@@ -116,7 +122,7 @@ pub struct Welcome<'a> {
     pub server_time: u64,
     pub heartbeat_interval_ms: u64,
     pub idle_timeout_ms: u64,
-    pub limits: &'a ClientLimits,
+    pub limits: WelcomeLimits,
 }
 
 #[derive(Debug, Serialize)]

@@ -3,6 +3,7 @@
 //! ```text
 //! handshake   request head -> upgrade, probe or refusal
 //! frame       frame headers (RFC 6455, section 5.2), masking
+//! error       how a client can break the wire protocol
 //! decoder     bytes of one connection -> messages; fragments, UTF-8, control frames
 //! extension   offers of permessage-deflate -> what is agreed (RFC 7692, section 7.1)
 //! deflate     tails and messages, compressed; the stored block before a tail
@@ -18,6 +19,7 @@ pub mod command;
 pub mod decoder;
 pub mod deflate;
 pub mod envelope;
+pub mod error;
 pub mod extension;
 pub mod frame;
 pub mod handshake;

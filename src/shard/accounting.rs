@@ -8,9 +8,9 @@
 //! not wait; whoever is over it all the same is closed.
 
 use super::census::ShardReport;
-use super::connection::ConnId;
 use super::drain::Phase;
 use super::engine::Shard;
+use super::id::ConnId;
 use super::memory::ShardMemory;
 use super::recent::LoggedEvent;
 use super::{Now, Wire};

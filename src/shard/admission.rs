@@ -1,9 +1,9 @@
 //! The first bytes of a connection: the request head, and what it is answered with.
 
-use super::connection::{ConnId, State};
+use super::connection::State;
 use super::drain::Phase;
 use super::engine::{Mode, Shard};
-use super::flush::text_frame;
+use super::id::ConnId;
 use super::{Now, Wire};
 use crate::feed::SourceStatus;
 use crate::protocol::handshake::{self, Head, Refusal, json_response};
@@ -63,7 +63,7 @@ impl Shard {
         let name = self.connection_name(id);
         let newest = self.log.newest();
         let limits = &self.settings.limits;
-        let frame = text_frame(&ServerMessage::Welcome(Welcome {
+        let frame = ServerMessage::Welcome(Welcome {
             connection_id: &name,
             instance: &self.settings.instance,
             epoch: self.epoch.as_ref().map(|epoch| &*epoch.0),
@@ -72,8 +72,9 @@ impl Shard {
             server_time: now.unix_ms,
             heartbeat_interval_ms: limits.heartbeat_interval_ms,
             idle_timeout_ms: limits.idle_timeout_ms,
-            limits: &limits.client,
-        }));
+            limits: limits.client.for_welcome(),
+        })
+        .to_frame();
         self.queue(id, frame);
         if self.source != SourceStatus::Live {
             let frame = self.source_frame(now);

@@ -6,8 +6,8 @@
 //! [`AGE_JITTER_PERCENT`]. The deadline is one more that the connection's place in the timer wheel
 //! stands for; it costs the connection four bytes and no timer.
 
-use super::connection::ConnId;
 use super::engine::Shard;
+use super::id::ConnId;
 use super::jitter::{Spread, jitter};
 use super::{Now, Wire};
 use crate::protocol::close::CloseReason;

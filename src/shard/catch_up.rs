@@ -10,8 +10,8 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::connection::ConnId;
 use super::engine::Shard;
+use super::id::ConnId;
 use super::limits::{CATCH_UP_EVENTS_MAX, CATCH_UP_GROWTH, CATCH_UP_LIVE_MAX, FRAMES_PER_SEND};
 use super::recent::LoggedEvent;
 use super::transmit::{SEND_BYTES_MAX, event_frame_bytes};

@@ -3,9 +3,8 @@
 use std::rc::Rc;
 
 use super::Now;
-use super::connection::ConnId;
 use super::engine::{Mode, Shard};
-use super::flush::text_frame;
+use super::id::ConnId;
 use super::limits::{
     COMMAND_EXCESS_MAX, SNAPSHOT_LOOKS_MAX, SNAPSHOT_LOOKS_PER_COMMAND, SNAPSHOT_MESSAGES_MAX,
 };
@@ -63,7 +62,7 @@ impl Shard {
                 let position = self.reached(id);
                 let heartbeat =
                     Heartbeat { server_time: now.unix_ms, ts, position, id: command_id };
-                let frame = text_frame(&ServerMessage::Heartbeat(heartbeat));
+                let frame = ServerMessage::Heartbeat(heartbeat).to_frame();
                 self.queue(id, frame);
             }
             Ok(Command::Subscriptions) => self.list_subscriptions(id, command_id),
@@ -154,7 +153,7 @@ impl Shard {
             snapshot: snapshot.then_some(SnapshotSummary { messages: wanted.len(), complete }),
             id: command_id.clone(),
         });
-        let frame = text_frame(&message);
+        let frame = message.to_frame();
         self.queue(id, frame);
         if let Some(Ok(missed)) = cut {
             self.catch_up(id, missed);
@@ -273,7 +272,7 @@ impl Shard {
         channels.sort_unstable();
         let total = channels.len();
         let message = Subscriptions { channels, total, id: command_id };
-        let frame = text_frame(&ServerMessage::Subscriptions(message));
+        let frame = ServerMessage::Subscriptions(message).to_frame();
         self.queue(id, frame);
     }
 

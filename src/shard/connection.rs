@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 
 use super::Now;
 use super::catch_up::CatchUp;
+use super::id::ConnId;
 use super::limits::STATE_BYTES;
 use super::memory::ConnectionMemory;
 use super::outbox::Outbox;
@@ -14,15 +15,6 @@ use super::timers::TICK_MS;
 use crate::heap::allocation_bytes;
 use crate::protocol::decoder::Decoder;
 use crate::protocol::extension::Deflate;
-
-/// A connection of one shard. The index is used again; the generation tells the users apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ConnId {
-    /// The place in the shard's table.
-    pub index: u32,
-    /// How often the place was used before, wrapping.
-    pub generation: u32,
-}
 
 /// Where a connection is in its life.
 #[derive(Debug)]

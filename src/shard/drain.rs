@@ -6,8 +6,9 @@
 //! this one. Bounds: [`TOLD_PER_STEP`] clients are told in a step of the caller, and no more are
 //! closed than [`CATCH_UP`] steps' share; the plan takes 16 bytes per client.
 
-use super::connection::{ConnId, State};
+use super::connection::State;
 use super::engine::Shard;
+use super::id::ConnId;
 use super::jitter::{Spread, jitter};
 use super::{Now, Wire};
 use crate::heap::allocation_bytes;

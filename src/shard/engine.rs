@@ -12,9 +12,9 @@ use std::sync::Arc;
 
 use super::batches::Batches;
 use super::census::{Census, Stats};
-use super::connection::{ConnId, Connection, State};
+use super::connection::{Connection, State};
 use super::drain::Phase;
-use super::flush::text_frame;
+use super::id::ConnId;
 use super::limits::{ANSWER_BYTES_PAUSE, Limits};
 use super::memory::{ConnectionMemory, ShardMemory};
 use super::newest::NewestEvents;
@@ -26,8 +26,8 @@ use super::timers::TimerWheel;
 use super::transmit::Batch;
 use super::{Now, Wire};
 use crate::channel::Pattern;
-use crate::event::Epoch;
 use crate::feed::SourceStatus;
+use crate::position::Epoch;
 use crate::protocol::close::CloseReason;
 use crate::protocol::decoder::{DecodeLimits, Input};
 use crate::protocol::deflate::Deflater;
@@ -234,7 +234,7 @@ impl Shard {
 
     /// Queues a message to the client.
     pub(super) fn answer(&mut self, id: ConnId, message: &ServerMessage<'_>) {
-        self.queue(id, text_frame(message));
+        self.queue(id, message.to_frame());
     }
 
     /// Queues whole bytes behind everything that waits.

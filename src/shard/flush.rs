@@ -3,19 +3,13 @@
 use std::io::ErrorKind;
 use std::rc::Rc;
 
-use super::connection::{ConnId, State};
+use super::connection::State;
 use super::engine::Shard;
+use super::id::ConnId;
 use super::limits::ANSWER_BYTES_PAUSE;
 use super::outbox::Outbox;
 use super::transmit::{Frame, event_frame_bytes};
 use super::{Now, Wire};
-use crate::protocol::frame::{self, Opcode};
-use crate::protocol::message::ServerMessage;
-
-/// A server message as a whole frame.
-pub(super) fn text_frame(message: &ServerMessage<'_>) -> Vec<u8> {
-    frame::encode(Opcode::Text, &message.to_json())
-}
 
 impl Shard {
     /// The socket of a blocked connection takes bytes again.

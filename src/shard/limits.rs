@@ -2,7 +2,7 @@
 
 use super::outbox::QUEUED_EVENT_BYTES;
 use crate::protocol::extension::Compression;
-use crate::protocol::message::ClientLimits;
+use crate::protocol::message::WelcomeLimits;
 
 /// Frames in one send: at 2,000,000 deliveries/s to 5,000 connections about 33 wait for each when
 /// its turn comes.
@@ -60,6 +60,46 @@ pub const WAITING_RESUMES_MAX: usize = 4;
 
 /// Bytes of the resumes of a shard that wait so.
 pub const WAITING_RESUME_BYTES_MAX: usize = 16 << 20;
+
+/// What one client may ask for, and what may wait for it.
+#[derive(Debug, Clone)]
+pub struct ClientLimits {
+    /// Bytes of a message from the client.
+    pub message_bytes: usize,
+    /// Commands per second, and in a burst.
+    pub commands_per_second: u32,
+    /// Subscriptions.
+    pub channels: usize,
+    /// Bytes of a channel name or pattern.
+    pub channel_bytes: usize,
+    /// Events kept for `replay`.
+    pub replay_messages: usize,
+    /// Live events that may wait while the socket is full.
+    pub queue_messages: usize,
+    /// Bytes of them.
+    pub queue_bytes: usize,
+    /// The least time between two sends of events, in milliseconds.
+    pub batch_ms: u16,
+    /// Missed events that one resume may bring.
+    pub resume_messages: usize,
+}
+
+impl ClientLimits {
+    /// The limits as the welcome message tells them.
+    pub fn for_welcome(&self) -> WelcomeLimits {
+        WelcomeLimits {
+            message_bytes: self.message_bytes,
+            commands_per_second: self.commands_per_second,
+            channels: self.channels,
+            channel_bytes: self.channel_bytes,
+            replay_messages: self.replay_messages,
+            queue_messages: self.queue_messages,
+            queue_bytes: self.queue_bytes,
+            batch_ms: self.batch_ms,
+            resume_messages: self.resume_messages,
+        }
+    }
+}
 
 /// The bounds that the configuration sets.
 #[derive(Debug, Clone)]

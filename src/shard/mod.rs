@@ -13,6 +13,7 @@
 //! publish        what an event does: log, match, number, send once per connection
 //! batches        connections that wait until they may be sent to again
 //! flush          queued frames to the wire, one send per connection
+//! id             the name of a connection
 //! connection     the state of one connection
 //! table          all connections of the shard
 //! outbox         what a connection could not take yet, bounded
@@ -39,6 +40,7 @@ mod connection;
 mod drain;
 mod engine;
 mod flush;
+mod id;
 mod jitter;
 mod limits;
 mod memory;
@@ -58,10 +60,10 @@ mod transmit;
 mod simulation;
 
 pub use census::{Census, ShardReport, Stats};
-pub use connection::ConnId;
 pub use drain::DRAIN_STEP_MS;
 pub use engine::{Mode, Shard, ShardSettings};
-pub use limits::Limits;
+pub use id::ConnId;
+pub use limits::{ClientLimits, Limits};
 pub use memory::ShardMemory;
 pub use subscriptions::{Subscriber, SubscriptionIndex};
 

@@ -8,11 +8,11 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
+use super::limits::ClientLimits;
 use super::recent::LoggedEvent;
 use super::transmit::{Frame, event_frame_bytes};
 use crate::heap::allocation_bytes;
 use crate::protocol::extension::Deflate;
-use crate::protocol::message::ClientLimits;
 
 /// Whether an event counts against the client's queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

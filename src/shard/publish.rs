@@ -8,15 +8,16 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::connection::{ConnId, State};
+use super::connection::State;
 use super::engine::Shard;
-use super::flush::text_frame;
+use super::id::ConnId;
 use super::limits::{DELIVERIES_PER_TURN, DROPS_IN_ROW_MAX, FRAMES_PER_SEND};
 use super::newest::NewestEvents;
 use super::recent::{LoggedEvent, RecentLog};
 use super::{Now, Wire};
-use crate::event::{Base, Epoch, Event};
+use crate::event::Event;
 use crate::feed::{Feed, SourceStatus};
+use crate::position::{Base, Epoch};
 use crate::protocol::close::CloseReason;
 use crate::protocol::message::{Resync, ServerMessage, SourceState};
 
@@ -144,7 +145,7 @@ impl Shard {
         self.newest = NewestEvents::default();
         if let Some(before) = self.epoch.replace(epoch.clone()) {
             let reason = if before == epoch { "history_lost" } else { "stream_recreated" };
-            let resync = text_frame(&ServerMessage::Resync(Resync { epoch: &epoch.0, reason }));
+            let resync = ServerMessage::Resync(Resync { epoch: &epoch.0, reason }).to_frame();
             self.tell_everyone(&resync, wire);
         }
     }
@@ -167,10 +168,11 @@ impl Shard {
             ts: newest.ts_ms,
             server_time: now.unix_ms,
         };
-        text_frame(&match self.source {
+        (match self.source {
             SourceStatus::Live => ServerMessage::SourceLive(state),
             _ => ServerMessage::SourceStale(state),
         })
+        .to_frame()
     }
 
     fn tell_everyone(&mut self, frame: &[u8], wire: &mut impl Wire) {

@@ -13,8 +13,9 @@ use std::sync::Arc;
 use super::limits::Limits;
 use super::newest::Looks;
 use crate::channel::Pattern;
-use crate::event::{Base, Event, Position, StreamPos, Tail};
+use crate::event::{Event, Tail};
 use crate::heap::allocation_bytes;
+use crate::position::{Base, Position, StreamPos};
 use crate::protocol::extension::Deflate;
 
 /// An event in this shard's hands: counted by the shard alone, without atomics.
@@ -260,7 +261,7 @@ impl RecentLog {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::event::Incoming;
+    use crate::position::Incoming;
     use crate::shard::simulation::limits;
 
     pub(crate) fn logged(channel: &str, pos: u64) -> Rc<LoggedEvent> {

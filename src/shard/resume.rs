@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::rc::Rc;
 
-use super::connection::ConnId;
 use super::engine::Shard;
+use super::id::ConnId;
 use super::limits::{
     CATCH_UP_EVENTS_MAX, RESUME_WAIT_MS, RESUMES_PER_TURN, WAITING_RESUME_BYTES_MAX,
     WAITING_RESUMES_MAX,
@@ -17,9 +17,9 @@ use super::limits::{
 use super::newest::Looks;
 use super::recent::{LoggedEvent, Place};
 use super::{Now, Wire};
-use crate::event::{Position, StreamPos};
 use crate::feed::SourceStatus;
 use crate::heap::allocation_bytes;
+use crate::position::{Position, StreamPos};
 use crate::protocol::command::{CommandId, ResumePoint};
 use crate::protocol::message::{ReachedPosition, ResumeRefusal, ResumeSummary};
 

@@ -6,7 +6,8 @@
 
 use std::ops::{Index, IndexMut};
 
-use super::connection::{ConnId, Connection};
+use super::connection::Connection;
+use super::id::ConnId;
 use crate::heap::allocation_bytes;
 
 /// Places of a page: 48 KiB.

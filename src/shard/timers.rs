@@ -5,7 +5,7 @@
 //! Resolution [`TICK_MS`]: all that is due within a second is done in one wake. Bound: one entry
 //! per insert, 8 bytes; deadlines beyond the wheel's span fire early and are put back.
 
-use super::connection::ConnId;
+use super::id::ConnId;
 use crate::heap::allocation_bytes;
 
 /// Milliseconds per slot.

@@ -1,8 +1,9 @@
 //! The bodies of the fuzz targets: fuzz/ drives them with libFuzzer, fuzz_corpus.rs with the
 //! committed corpus. Each takes any bytes and panics only if a promise is broken.
 
-use odin_ws::protocol::decoder::{DecodeLimits, Decoder, Input, WireError};
+use odin_ws::protocol::decoder::{DecodeLimits, Decoder, Input};
 use odin_ws::protocol::deflate::Deflater;
+use odin_ws::protocol::error::WireError;
 use odin_ws::protocol::extension::Compression;
 use odin_ws::protocol::frame::{CLIENT_HEADER_BYTES_MAX, parse_client_header};
 use odin_ws::protocol::handshake::{self, Head};

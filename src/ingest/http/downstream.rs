@@ -14,11 +14,11 @@ use tokio::time::sleep_until;
 
 use super::answer::{Change, Unusable};
 use crate::channel::Pattern;
-use crate::event::{Epoch, Incoming, Position, StreamPos};
 use crate::feed::SourceStatus;
 use crate::ingest::clock::unix_ms;
 use crate::ingest::shutdown::Shutdown;
 use crate::ingest::{Publisher, ShardsGone};
+use crate::position::{Epoch, Incoming, Position, StreamPos};
 
 /// An outage that is shorter than this, beyond the poll interval, loses nothing and is not told.
 const STALE_AFTER: Duration = Duration::from_secs(3);

@@ -9,7 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::answer::{CURSOR_BYTES_MAX, Cursor};
 use super::settings::HttpSettingsError;
-use crate::ingest::redacted_url;
+use crate::secret::redacted_http_url;
 
 /// The longest address without the cursor, in bytes.
 const URL_BYTES_MAX: usize = 4_096;
@@ -91,15 +91,6 @@ impl Endpoint {
         parts.path_and_query =
             Some(path.expect("letters, digits and % behind a valid path, and not too long"));
         Uri::from_parts(parts).expect("scheme and host are there, and the path is not empty")
-    }
-}
-
-/// A URL, valid or not, without what may be secret: user, password and the query.
-pub fn redacted_http_url(text: &str) -> String {
-    match text.split_once('?') {
-        None => redacted_url(text),
-        Some((before, "")) => redacted_url(before),
-        Some((before, _)) => format!("{}?***", redacted_url(before)),
     }
 }
 

@@ -27,13 +27,12 @@ mod settings;
 
 use std::time::{Duration, Instant};
 
-use super::retry::Retry;
 use super::shutdown::Shutdown;
 use super::{IngestError, Publisher, ShardsGone};
+use crate::retry::Retry;
 use answer::Answer;
 use backend::{Backend, Place, PollError, Reply};
 use downstream::Downstream;
-pub use endpoint::redacted_http_url;
 use headers::Validators;
 pub use settings::{HttpSettings, HttpSettingsError};
 

@@ -12,8 +12,8 @@ use rustls::RootCertStore;
 
 use super::endpoint::Endpoint;
 use crate::channel::Pattern;
-use crate::config::Secret;
 use crate::ingest::authorities::{AuthoritiesError, read_authorities};
+use crate::secret::Secret;
 
 /// The settings of the polling source.
 #[derive(Debug, Clone)]

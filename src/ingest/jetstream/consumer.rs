@@ -19,13 +19,13 @@ use tokio::time::Instant;
 
 use super::look::{Arrived, Looks, look};
 use crate::channel::Pattern;
-use crate::event::{Base, Epoch};
 use crate::ingest::connect::Link;
 use crate::ingest::continuity::Look;
 use crate::ingest::filter::{FilterPlan, Several};
 use crate::ingest::position::{Holes, Sight};
 use crate::ingest::publisher::SUBJECT_BYTES_MAX;
 use crate::ingest::stream::{StreamError, StreamKeeper};
+use crate::position::{Base, Epoch};
 
 /// Messages asked for at once; the next are asked for when half of them came. At 800 bytes
 /// 300 KB are under way at most, and 128 messages per round trip are 128,000 a second at 1 ms.

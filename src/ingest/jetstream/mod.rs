@@ -33,13 +33,13 @@ use super::connect::{Connector, End, Link, guard};
 use super::nats::NatsSettings;
 use super::pace::Pace;
 use super::position::{Contact, Tracker, Why};
-use super::retry::Retry;
 use super::shutdown::Shutdown;
 use super::stream::{StreamError, StreamKeeper, StreamSettings};
 use super::{IngestError, Publisher, ShardsGone};
 use crate::channel::Pattern;
-use crate::event::{Base, Epoch};
 use crate::feed::SourceStatus;
+use crate::position::{Base, Epoch};
+use crate::retry::Retry;
 
 /// Times that a stream may say that it ends before our position until it is believed: a second or
 /// two. To believe it makes every client reload.

@@ -10,7 +10,6 @@ use tokio::time::sleep_until;
 use super::consumer::{Item, Opened};
 use super::look::Arrived;
 use super::{Reader, Stop};
-use crate::event::{Base, Incoming, Position, StreamPos};
 use crate::feed::SourceStatus;
 use crate::ingest::ShardsGone;
 use crate::ingest::connect::{End, Link, guard};
@@ -18,6 +17,7 @@ use crate::ingest::continuity::Look;
 use crate::ingest::position::Step;
 use crate::ingest::shutdown::Shutdown;
 use crate::ingest::stream::StreamError;
+use crate::position::{Base, Incoming, Position, StreamPos};
 
 /// Messages handled in a row before the shards are woken and the connection is looked at.
 const BATCH_MESSAGES_MAX: usize = 256;

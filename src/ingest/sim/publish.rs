@@ -21,9 +21,9 @@ use super::model::{Model, SimSettings};
 use super::source::SimClock;
 use crate::ingest::connect::{Connector, End, Link, guard};
 use crate::ingest::nats::{NatsSettings, NatsSettingsError};
-use crate::ingest::retry::Retry;
 use crate::ingest::shutdown::Shutdown;
 use crate::ingest::stream::{StreamKeeper, StreamSettings, StreamSettingsError};
+use crate::retry::Retry;
 
 /// The largest window: the client library's own limit on unacknowledged messages.
 const OUTSTANDING_MAX: usize = 5_000;

@@ -5,11 +5,11 @@
 use std::time::{Duration, Instant};
 
 use super::model::{Model, SimSettings};
-use crate::event::{Epoch, Incoming, Position, StreamPos};
 use crate::feed::SourceStatus;
 use crate::ingest::clock::unix_ms;
 use crate::ingest::shutdown::Shutdown;
 use crate::ingest::{IngestError, Publisher, ShardsGone};
+use crate::position::{Epoch, Incoming, Position, StreamPos};
 
 /// Events that are due within this time are sent together: at 20,000 a second 100 at a time.
 pub(super) const TICK: Duration = Duration::from_millis(5);

@@ -24,7 +24,7 @@ use super::{ConnId, Now, Wire};
 use crate::channel::Pattern;
 use crate::protocol::extension::Compression;
 use crate::protocol::frame::apply_mask;
-use crate::protocol::message::ClientLimits;
+use crate::shard::limits::ClientLimits;
 
 /// The default bounds, for tests of the parts.
 pub(super) fn limits() -> Limits {

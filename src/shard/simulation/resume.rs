@@ -4,10 +4,11 @@ use serde_json::{Value, json};
 
 use super::world::World;
 use super::{client_frame, limits, shard};
-use crate::event::{Base, Epoch, Position, StreamPos};
 use crate::feed::{Feed, SourceStatus};
-use crate::protocol::message::{ClientLimits, ResumeRefusal};
+use crate::position::{Base, Epoch, Position, StreamPos};
+use crate::protocol::message::ResumeRefusal;
 use crate::shard::ConnId;
+use crate::shard::limits::ClientLimits;
 use crate::shard::limits::{Limits, RESUME_WAIT_MS, RESUMES_PER_TURN, WAITING_RESUMES_MAX};
 
 /// A world with one client and `events` events on `t.A.x`, of which it has seen nothing.

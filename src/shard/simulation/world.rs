@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::{REQUEST, Sockets, client_frame, limits, shard};
 use crate::channel::Pattern;
-use crate::event::{Base, Epoch, Event, Incoming, Position, StreamPos};
+use crate::event::Event;
 use crate::feed::{Feed, SourceStatus};
+use crate::position::{Base, Epoch, Incoming, Position, StreamPos};
 use crate::protocol::command::BATCH_MS_MAX;
-use crate::protocol::message::ClientLimits;
 use crate::shard::engine::Shard;
+use crate::shard::limits::ClientLimits;
 use crate::shard::limits::Limits;
 use crate::shard::{ConnId, Now};
 

@@ -1,6 +1,7 @@
-//! A secret of the configuration that cannot reach a log by accident.
+//! Secrets of the configuration, which cannot reach a log by accident.
 //!
-//! It formats as `***`; the text itself is only seen through [`Secret::expose`].
+//! A [`Secret`] formats as `***`; only [`Secret::expose`] shows its text. URLs lose what may be
+//! secret in them before they are shown.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -40,6 +41,24 @@ impl fmt::Debug for Secret {
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("***")
+    }
+}
+
+/// A URL, valid or not, without what may be credentials: all before the last `@`.
+pub fn redacted_url(text: &str) -> String {
+    let Some((before, host)) = text.rsplit_once('@') else { return text.to_owned() };
+    match before.split_once("://") {
+        Some((scheme, _)) => format!("{scheme}://***@{host}"),
+        None => format!("***@{host}"),
+    }
+}
+
+/// A URL, valid or not, without what may be secret: user, password and the query.
+pub fn redacted_http_url(text: &str) -> String {
+    match text.split_once('?') {
+        None => redacted_url(text),
+        Some((before, "")) => redacted_url(before),
+        Some((before, _)) => format!("{}?***", redacted_url(before)),
     }
 }
 
