@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! listen   listening sockets, one per shard on the same address
-//! worker   one executor: sockets, feed, timer tick, commands
+//! turns    the tasks of one executor: sockets, feed, timer tick, commands
+//! worker   what they share, and the pieces of work that they do
 //! sockets  the table of connections' sockets, and the shard's way to them
 //! ring     a private io_uring that tells which sockets are ready
 //! ```
@@ -11,7 +12,8 @@
 mod listen;
 mod ring;
 mod sockets;
+mod turns;
 mod worker;
 
 pub use listen::{ListenError, ListenSettings, listen};
-pub use worker::{ShardCommand, WorkerSettings, run};
+pub use turns::{ShardCommand, WorkerSettings, run};
