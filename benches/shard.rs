@@ -35,6 +35,7 @@ impl Wire for Sink {
         Ok(bytes.len())
     }
     fn blocked(&mut self, _: ConnId) {}
+    fn resume(&mut self, _: ConnId) {}
     fn finish(&mut self, _: ConnId) {}
     fn abort(&mut self, _: ConnId) {}
 }
@@ -95,7 +96,7 @@ fn event(pos: u64) -> Arc<Event> {
     let position = Position { pos: StreamPos(pos), ts_ms: pos };
     let payload = payload();
     let incoming = Incoming { subject: CHANNEL, payload: &payload, position };
-    Arc::new(Event::new(&incoming, CHANNEL.into(), StreamPos(pos - 1)))
+    Arc::new(Event::new(&incoming, CHANNEL.into(), StreamPos(pos - 1), 0))
 }
 
 fn encode(c: &mut Criterion) {
@@ -105,7 +106,7 @@ fn encode(c: &mut Criterion) {
     let incoming = Incoming { subject: CHANNEL, payload: &payload, position };
     let channel: Arc<str> = CHANNEL.into();
     group.bench_function("event_of_600_bytes", |b| {
-        b.iter(|| Event::new(black_box(&incoming), Arc::clone(&channel), StreamPos(1)));
+        b.iter(|| Event::new(black_box(&incoming), Arc::clone(&channel), StreamPos(1), 0));
     });
     group.bench_function("frame_header", |b| {
         let mut out = [0; HEADER_BYTES_MAX];
@@ -143,7 +144,7 @@ fn publish(c: &mut Criterion) {
 fn publish_all(shard: &mut Shard, mut feed: VecDeque<Feed>, wire: &mut Sink) {
     while !feed.is_empty() {
         shard.publish(&mut feed, Now::default(), wire);
-        while shard.flush_some(64, Now::default(), wire) {}
+        while shard.step(64, Now::default(), wire) {}
     }
 }
 

@@ -12,14 +12,15 @@ use std::sync::{Arc, OnceLock};
 use crate::heap::allocation_bytes;
 use crate::position::{Incoming, Position, StreamPos};
 use crate::protocol::deflate::{Deflater, STORED_HEADER_BYTES};
+use crate::protocol::dialect::Dialect;
 use crate::protocol::envelope;
-use crate::protocol::extension::Deflate;
 
 /// An enveloped message, ready for any number of subscribers.
 #[derive(Debug)]
 pub struct Event {
     channel: Arc<str>,
     position: Position,
+    arrived_us: u64,
     tail: Box<[u8]>,
     /// The tail deflated with a window of its own; empty if that is not worth while.
     deflated: OnceLock<Box<[u8]>>,
@@ -35,12 +36,18 @@ pub enum Tail<'a> {
 }
 
 impl Event {
-    /// Envelopes `incoming`; `prev` is the position of the previous message on its channel.
+    /// Envelopes `incoming`; `prev` is the position of the previous message on its channel, and
+    /// `arrived_us` when it came, in microseconds of the process's monotonic clock.
     /// Cost: one pass over the payload to check that it is JSON, one copy.
-    pub fn new(incoming: &Incoming<'_>, channel: Arc<str>, prev: StreamPos) -> Self {
+    pub fn new(
+        incoming: &Incoming<'_>,
+        channel: Arc<str>,
+        prev: StreamPos,
+        arrived_us: u64,
+    ) -> Self {
         let tail = envelope::encode_tail(incoming, prev).into_boxed_slice();
         let position = incoming.position;
-        let event = Self { channel, position, tail, deflated: OnceLock::new() };
+        let event = Self { channel, position, arrived_us, tail, deflated: OnceLock::new() };
         PAYLOAD_BYTES.fetch_add(event.heap_bytes(), Ordering::Relaxed);
         event
     }
@@ -53,6 +60,11 @@ impl Event {
     /// Where it stands in the stream.
     pub fn position(&self) -> Position {
         self.position
+    }
+
+    /// When it came from the source, in microseconds of the process's monotonic clock.
+    pub fn arrived_us(&self) -> u64 {
+        self.arrived_us
     }
 
     /// The text of the envelope after `{"seq":N,`, up to and with the closing brace.
@@ -76,10 +88,10 @@ impl Event {
         });
     }
 
-    /// The tail for a connection that agreed to `deflate`, or to none: deflated if that is done,
-    /// worth while, and within the window, for no distance in it exceeds its length.
-    pub fn tail_for(&self, deflate: Option<Deflate>) -> Tail<'_> {
-        match (deflate, self.deflated.get()) {
+    /// The tail in a connection's form: deflated if that is agreed, done, worth while, and within
+    /// the window, for no distance in it exceeds its length.
+    pub fn tail_for(&self, dialect: Dialect) -> Tail<'_> {
+        match (dialect.deflate, self.deflated.get()) {
             (Some(deflate), Some(deflated))
                 if !deflated.is_empty() && self.tail.len() <= deflate.window_bytes() =>
             {

@@ -15,6 +15,7 @@ use glommio::ExecutorJoinHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::channel::Pattern;
+use crate::clock::Clock;
 use crate::config::{DrainConfig, ServerConfig};
 use crate::control::admin::{Admin, AdminError, AdminState};
 use crate::control::machine::{self, UringError};
@@ -83,11 +84,13 @@ pub fn serve(config: &ServerConfig, feeding: Feeding) -> Result<(), RuntimeError
     let name = source.name();
     let report = Arc::<SourceReport>::default();
     let (senders, receivers) = (0..config.shards).map(|_| feed(FEED_CAPACITY)).unzip();
-    let shards = Shards::start(config, &Mode::Channels { allowed }, receivers)?;
+    let clock = Clock::start();
+    let shards = Shards::start(config, &Mode::Channels { allowed }, receivers, clock)?;
     tracing::info!(addr = %shards.addr, shards = config.shards, source = name, "listening");
     let census = Arc::clone(&shards.census);
     let connection_budget_bytes = config.limits.connection_budget_bytes;
     let publisher = Publisher::new(senders)
+        .with_clock(clock)
         .with_rate_max(events_per_second_max)
         .with_pressure(pressure_limits, Box::new(ProcessMeter::new(Arc::clone(&census))))
         .with_report(Arc::clone(&report));
@@ -104,7 +107,7 @@ pub fn serve(config: &ServerConfig, feeding: Feeding) -> Result<(), RuntimeError
 /// # Errors
 /// Why it could not start or go on.
 pub fn echo(config: &ServerConfig) -> Result<(), RuntimeError> {
-    let shards = Shards::start(config, &Mode::Echo, Vec::new())?;
+    let shards = Shards::start(config, &Mode::Echo, Vec::new(), Clock::start())?;
     tracing::info!(addr = %shards.addr, shards = config.shards, "listening");
     block_on(run(shards, config.drain, None))
 }
@@ -138,6 +141,7 @@ impl Shards {
         config: &ServerConfig,
         mode: &Mode,
         feeds: Vec<FeedReceiver>,
+        clock: Clock,
     ) -> Result<Self, RuntimeError> {
         let cpus = machine::cpus();
         let cpu_of = |shard: usize| cpus.get(shard % cpus.len().max(1)).copied().unwrap_or(0);
@@ -162,6 +166,7 @@ impl Shards {
                 feed: feeds.next(),
                 commands,
                 sockets_max: config.sockets_max,
+                clock,
             };
             let notice = EndNotice(has_ended.clone());
             let thread = machine::executor(cpu_of(shard), "shard").spawn(move || async move {

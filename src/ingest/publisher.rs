@@ -20,6 +20,7 @@ use super::pace::Pace;
 use super::pressure::PressureLimits;
 use super::report::SourceReport;
 use crate::channel::Pattern;
+use crate::clock::Clock;
 use crate::event::Event;
 use crate::feed::{Feed, FeedError, FeedSender, Overrun, SourceStatus};
 use crate::position::{Base, Epoch, Incoming, Position, StreamPos};
@@ -60,6 +61,7 @@ pub struct Publisher {
     gate: Gate,
     patience: Duration,
     report: Arc<SourceReport>,
+    clock: Clock,
 }
 
 impl Publisher {
@@ -76,7 +78,14 @@ impl Publisher {
             gate: Gate::default(),
             patience: SHARD_PATIENCE,
             report: Arc::default(),
+            clock: Clock::start(),
         }
+    }
+
+    /// Stamps events with the time of the process's clock.
+    #[must_use]
+    pub fn with_clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
     }
 
     /// Hands at most so many events a second to the shards; 0 is no limit.
@@ -130,7 +139,8 @@ impl Publisher {
         let Some((channel, prev)) = self.advance(incoming.subject, incoming.position.pos) else {
             return Ok(());
         };
-        let event = Arc::new(Event::new(incoming, channel, prev));
+        let arrived_us = self.clock.monotonic_us();
+        let event = Arc::new(Event::new(incoming, channel, prev, arrived_us));
         self.pace.count(Instant::now);
         self.gate.count();
         self.report.events.add(1);

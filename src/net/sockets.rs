@@ -212,13 +212,6 @@ impl Sockets {
         }
     }
 
-    /// The shard wants to read again: what was left is read.
-    pub(super) fn resume(&mut self, id: ConnId) {
-        if self.find(id).is_some_and(|slot| replace(&mut slot.is_paused, false)) {
-            self.read_later(id);
-        }
-    }
-
     /// Forgets a connection and closes its socket.
     pub(super) fn remove(&mut self, id: ConnId) {
         let Some(slot) = self.find(id) else { return };
@@ -304,6 +297,12 @@ impl Wire for Sockets {
         let fd = slot.fd.as_raw_fd();
         if let Err(error) = self.ring.await_writable(fd, token(id)) {
             tracing::error!(%error, "cannot wait for a socket");
+        }
+    }
+
+    fn resume(&mut self, id: ConnId) {
+        if self.find(id).is_some_and(|slot| replace(&mut slot.is_paused, false)) {
+            self.read_later(id);
         }
     }
 

@@ -21,8 +21,9 @@ use tokio::sync::mpsc::Receiver;
 use super::ring::Signal;
 use super::sockets::Sockets;
 use super::worker::Worker;
+use crate::clock::Clock;
 use crate::feed::FeedReceiver;
-use crate::shard::{DRAIN_STEP_MS, Now, Shard, ShardSettings, Stats};
+use crate::shard::{DRAIN_STEP_MS, Shard, ShardSettings, Stats};
 
 /// Items taken from the feed at a time.
 const FEED_BATCH: usize = 64;
@@ -70,6 +71,8 @@ pub struct WorkerSettings {
     pub commands: Receiver<ShardCommand>,
     /// Sockets of the instance, in any state; what comes beyond is closed at once.
     pub sockets_max: u64,
+    /// The clock of the process.
+    pub clock: Clock,
 }
 
 /// Runs a shard inside a glommio executor until it is told to shut down; returns what it did.
@@ -77,10 +80,10 @@ pub struct WorkerSettings {
 /// # Errors
 /// The kernel refuses what the sockets need.
 pub async fn run(settings: WorkerSettings) -> io::Result<Stats> {
-    let WorkerSettings { shard, listener, feed, mut commands, sockets_max } = settings;
+    let WorkerSettings { shard, listener, feed, mut commands, sockets_max, clock } = settings;
     let number = shard.shard;
     let (sockets, signal) = Sockets::new(listener, Arc::clone(&shard.census), sockets_max)?;
-    let worker = Rc::new(Worker::new(Shard::new(shard, Now::default()), sockets));
+    let worker = Rc::new(Worker::new(Shard::new(shard, clock.now()), sockets, clock));
     let serving = spawn_local(serve(Rc::clone(&worker), signal));
     let feeding = feed.map(|feed| spawn_local(consume(Rc::clone(&worker), feed)));
     let ticking = spawn_local(tick(Rc::clone(&worker)));
@@ -118,7 +121,9 @@ async fn obey(worker: &Rc<Worker>, commands: &mut Receiver<ShardCommand>) {
 async fn drain(worker: Rc<Worker>, window: Duration) {
     worker.begin_drain(window);
     loop {
-        if worker.drain() {
+        let has_more = worker.drain();
+        send_on(&worker);
+        if has_more {
             turn().await;
         } else {
             glommio::timer::sleep(DRAIN_STEP).await;
@@ -168,7 +173,7 @@ async fn consume(worker: Rc<Worker>, feed: FeedReceiver) {
             feed.drain(&mut batch, room);
             worker.publish(&mut batch);
             send_batches(&worker);
-            let has_more = worker.flush_some();
+            let has_more = worker.step();
             worker.serve_sockets();
             if batch.is_empty() && !has_more && feed.is_empty() {
                 send_on(&worker);
@@ -182,14 +187,14 @@ async fn consume(worker: Rc<Worker>, feed: FeedReceiver) {
     }
 }
 
-/// Sees to it that clients which came back are sent what they missed, whether events come or not.
+/// Has the shard do what it has marked, also when no event comes.
 fn send_on(worker: &Rc<Worker>) {
-    if !worker.shard.borrow().has_touched() || worker.is_sending.replace(true) {
+    if !worker.shard.borrow().has_work() || worker.is_sending.replace(true) {
         return;
     }
     let worker = Rc::clone(worker);
     spawn_local(async move {
-        while worker.flush_some() {
+        while worker.step() {
             worker.serve_sockets();
             turn().await;
         }
@@ -198,20 +203,20 @@ fn send_on(worker: &Rc<Worker>) {
     .detach();
 }
 
-/// Sees to it that connections are sent to that may not be yet.
+/// Wakes up when connections that are held back become due.
 fn send_batches(worker: &Rc<Worker>) {
-    if worker.shard.borrow().next_batch_ms().is_none() || worker.is_batching.replace(true) {
+    if worker.shard.borrow().next_due_ms().is_none() || worker.is_batching.replace(true) {
         return;
     }
     let worker = Rc::clone(worker);
     spawn_local(async move {
         loop {
-            let Some(due_ms) = worker.shard.borrow().next_batch_ms() else { break };
-            let wait_ms = due_ms.saturating_sub(worker.now().monotonic_ms);
+            let Some(due_ms) = worker.shard.borrow().next_due_ms() else { break };
+            let wait_ms = due_ms.saturating_sub(worker.now().monotonic_ms());
             // Another connection may have become due earlier.
             let wait = Duration::from_millis(wait_ms).min(BATCH_LOOK);
             glommio::timer::sleep(wait.max(TURN)).await;
-            worker.shard.borrow_mut().release_batches(worker.now());
+            worker.shard.borrow_mut().release_held(worker.now());
             send_on(&worker);
         }
         worker.is_batching.set(false);

@@ -8,9 +8,10 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::sockets::{Event, Sockets};
+use crate::clock::Clock;
 use crate::feed::{FEED_CAPACITY, Feed};
 use crate::shard::{ConnId, Now, Shard};
 
@@ -44,7 +45,7 @@ pub(super) struct Worker {
     pub shard: RefCell<Shard>,
     pub sockets: RefCell<Sockets>,
     scratch: RefCell<Vec<u8>>,
-    started: Instant,
+    clock: Clock,
     pub is_accept_failing: Cell<bool>,
     /// Whether a task waits for the connections that are held back.
     pub is_batching: Cell<bool>,
@@ -53,12 +54,12 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub fn new(shard: Shard, sockets: Sockets) -> Self {
+    pub fn new(shard: Shard, sockets: Sockets, clock: Clock) -> Self {
         Self {
             shard: RefCell::new(shard),
             sockets: RefCell::new(sockets),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
-            started: Instant::now(),
+            clock,
             is_accept_failing: Cell::new(false),
             is_batching: Cell::new(false),
             is_sending: Cell::new(false),
@@ -66,11 +67,7 @@ impl Worker {
     }
 
     pub fn now(&self) -> Now {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Now {
-            monotonic_ms: self.started.elapsed().as_millis() as u64,
-            unix_ms: since_epoch.as_millis() as u64,
-        }
+        self.clock.now()
     }
 
     /// Publishes what it can of `batch`.
@@ -78,9 +75,10 @@ impl Worker {
         self.shard.borrow_mut().publish(batch, self.now(), &mut *self.sockets.borrow_mut());
     }
 
-    pub fn flush_some(&self) -> bool {
+    /// Does a part of what the shard has marked; whether more is left.
+    pub fn step(&self) -> bool {
         let mut shard = self.shard.borrow_mut();
-        shard.flush_some(SENDS_PER_STEP, self.now(), &mut *self.sockets.borrow_mut())
+        shard.step(SENDS_PER_STEP, self.now(), &mut *self.sockets.borrow_mut())
     }
 
     /// Sees to sockets that are ready; whether more are.
@@ -98,7 +96,7 @@ impl Worker {
                     }
                 }
                 Event::Read(id) => self.read(id, now),
-                Event::Write(id) => self.write(id),
+                Event::Write(id) => self.write(id, now),
             }
         }
         true
@@ -153,44 +151,39 @@ impl Worker {
         sockets.read_later(id);
     }
 
-    fn write(&self, id: ConnId) {
-        let mut shard = self.shard.borrow_mut();
-        let mut sockets = self.sockets.borrow_mut();
-        shard.writable(id, &mut *sockets);
-        if shard.wants_read(id) {
-            sockets.resume(id);
-        }
+    fn write(&self, id: ConnId, now: Now) {
+        self.shard.borrow_mut().writable(id, now, &mut *self.sockets.borrow_mut());
     }
 
     /// Holds deadlines and budgets against the clock: every second.
     pub fn tick(&self) {
         let mut shard = self.shard.borrow_mut();
-        let mut sockets = self.sockets.borrow_mut();
+        let sockets = self.sockets.borrow();
         let blocked = sockets.blocked();
         let kernel_send_bytes = blocked.iter().map(|(_, bytes)| bytes).sum();
         for (id, kernel_bytes) in blocked {
-            shard.check_budget(id, kernel_bytes, self.now(), &mut *sockets);
+            shard.check_budget(id, kernel_bytes, self.now());
         }
         shard.note_io(sockets.memory_bytes(), FIXED_BYTES, kernel_send_bytes);
-        shard.tick(self.now(), &mut *sockets);
+        shard.tick(self.now());
     }
 
     pub fn begin_drain(&self, window: Duration) {
-        let mut sockets = self.sockets.borrow_mut();
-        sockets.stop_listening();
+        self.sockets.borrow_mut().stop_listening();
         let window_ms = window.as_millis() as u64;
-        self.shard.borrow_mut().begin_drain(window_ms, self.now(), &mut *sockets);
+        self.shard.borrow_mut().begin_drain(window_ms, self.now());
     }
 
     /// One step of the drain; whether the next is to follow at once.
     pub fn drain(&self) -> bool {
-        self.shard.borrow_mut().drain(self.now(), &mut *self.sockets.borrow_mut())
+        self.shard.borrow_mut().drain(self.now())
     }
 
     /// Listens no more, closes every connection, and waits until they are closed.
     pub async fn shut_down(&self) {
         self.sockets.borrow_mut().stop_listening();
-        self.shard.borrow_mut().shut_down(self.now(), &mut *self.sockets.borrow_mut());
+        self.shard.borrow_mut().shut_down(self.now());
+        while self.step() {}
         let deadline = Instant::now() + SHUT_DOWN_GRACE;
         while self.sockets.borrow().open() > 0 && Instant::now() < deadline {
             glommio::timer::sleep(SHUT_DOWN_POLL).await;

@@ -356,7 +356,7 @@ pub struct SourceState<'a> {
     pub server_time: u64,
 }
 
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "docs/protocol.md defines each member")]
 pub struct ServerDraining {
     pub reconnect_after_ms: u64,

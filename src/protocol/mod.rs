@@ -6,6 +6,7 @@
 //! error       how a client can break the wire protocol
 //! decoder     bytes of one connection -> messages; fragments, UTF-8, control frames
 //! extension   offers of permessage-deflate -> what is agreed (RFC 7692, section 7.1)
+//! dialect     the form of events that a connection agreed to
 //! deflate     tails and messages, compressed; the stored block before a tail
 //! inflate     compressed messages -> bytes, within caps
 //! close       close codes and reasons (RFC 6455, section 7.4)
@@ -18,6 +19,7 @@ pub mod close;
 pub mod command;
 pub mod decoder;
 pub mod deflate;
+pub mod dialect;
 pub mod envelope;
 pub mod error;
 pub mod extension;

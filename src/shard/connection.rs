@@ -1,20 +1,20 @@
 //! The state of one connection, as small as an idle one can be: what is needed only while
 //! something is incomplete or waits lives behind an option.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use super::Now;
-use super::catch_up::CatchUp;
+use super::delivery::Delivery;
 use super::id::ConnId;
 use super::limits::STATE_BYTES;
 use super::memory::ConnectionMemory;
-use super::outbox::Outbox;
-use super::rate::CommandRate;
-use super::replay::ReplayRing;
+use super::rate::{CommandExcess, CommandRate};
 use super::timers::TICK_MS;
+use super::turns::Marks;
 use crate::heap::allocation_bytes;
 use crate::protocol::decoder::Decoder;
-use crate::protocol::extension::Deflate;
+use crate::protocol::frame::{self, Opcode};
+use crate::protocol::message::ServerMessage;
 
 /// Where a connection is in its life.
 #[derive(Debug)]
@@ -39,40 +39,26 @@ pub struct Connection {
     /// When the handshake, the message that is incomplete, or the closing must be over; 0 if
     /// nothing of it is under way.
     pub deadline_ms: u64,
-    /// When the connection's newest timer fires, in ticks of the timer wheel; what fires earlier is
-    /// out of date.
-    pub timer_tick: u32,
     pub last_received_ms: u64,
     pub decoder: Decoder,
-    /// The compression that was agreed.
-    pub deflate: Option<Deflate>,
-    pub outbox: Option<Box<Outbox>>,
-    pub replay: ReplayRing,
-    /// What it missed before it resumed, and what came since.
-    pub catch_up: Option<Box<CatchUp>>,
-    /// The newest events of the replay ring that are not sent yet. With an outbox it is 0.
-    pub pending: u32,
-    /// The last event that was considered for this connection, so that none is sent twice.
-    pub last_event: u64,
-    /// Whether this one is among the connections to flush, now or when it is due.
-    pub is_touched: bool,
-    pub is_blocked: bool,
-    /// The least time between two sends of events.
-    pub batch_ms: u16,
-    /// The last such send, in milliseconds of the monotonic clock, wrapping.
-    pub sent_ms: u32,
-    pub drops_in_row: u8,
-    pub command_excess: u16,
+    /// What it is to be sent.
+    pub delivery: Delivery,
+    /// Among which connections it is looked at next.
+    pub marks: Marks,
+    pub rate: CommandRate,
+    pub excess: CommandExcess,
+    /// When the ping that is not answered yet was sent, on the monotonic clock.
+    ping_sent_us: Option<NonZeroU64>,
+    /// The newest round trip.
+    latency_us: Option<NonZeroU32>,
+    /// When the connection's newest timer fires, in ticks of the timer wheel; what fires earlier is
+    /// out of date.
+    timer_tick: u32,
     /// When it is to be told that it has reached its age, or closed once it was told: in ticks of
     /// the timer wheel; 0 if never.
-    pub leave_tick: u32,
+    leave_tick: u32,
     /// Whether it was told.
     pub is_leaving: bool,
-    pub rate: CommandRate,
-    /// When the ping that is not answered yet was sent.
-    pub ping_sent_ms: Option<NonZeroU64>,
-    /// The newest round trip.
-    pub latency_ms: Option<u32>,
     /// What the shard's sums hold for this connection.
     pub charged: ConnectionMemory,
 }
@@ -87,34 +73,47 @@ impl Connection {
             state: State::Handshake { head: Vec::new() },
             number,
             deadline_ms,
-            timer_tick: 0,
             last_received_ms: now_ms,
             decoder: Decoder::default(),
-            deflate: None,
-            outbox: None,
-            replay: ReplayRing::default(),
-            catch_up: None,
-            pending: 0,
-            last_event: 0,
-            is_touched: false,
-            is_blocked: false,
-            batch_ms: 0,
-            sent_ms: 0,
-            drops_in_row: 0,
-            command_excess: 0,
+            delivery: Delivery::default(),
+            marks: Marks::default(),
+            rate: CommandRate::default(),
+            excess: CommandExcess::default(),
+            ping_sent_us: None,
+            latency_us: None,
+            timer_tick: 0,
             leave_tick: 0,
             is_leaving: false,
-            rate: CommandRate::default(),
-            ping_sent_ms: None,
-            latency_ms: None,
             charged: ConnectionMemory::default(),
         }
     }
 
-    /// The queue, which is made if there is none.
-    pub(super) fn outbox(&mut self) -> &mut Outbox {
-        let deflate = self.deflate;
-        self.outbox.get_or_insert_with(|| Box::new(Outbox::new(deflate)))
+    /// Queues a message to the client.
+    pub(super) fn answer(&mut self, message: &ServerMessage<'_>) {
+        self.delivery.answer(message.to_frame());
+    }
+
+    /// Queues a ping, which the answer is measured by.
+    pub(super) fn ping(&mut self, now: Now) {
+        self.ping_sent_us = NonZeroU64::new(now.monotonic_us);
+        self.delivery.answer(frame::encode(Opcode::Ping, &now.monotonic_us.to_be_bytes()));
+    }
+
+    /// A pong came: the round trip is known if it answers the last ping.
+    pub(super) fn on_pong(&mut self, payload: &[u8], now: Now) {
+        if let Some(sent_us) = self.ping_sent_us
+            && payload == sent_us.get().to_be_bytes()
+        {
+            self.ping_sent_us = None;
+            let elapsed_us = now.monotonic_us.saturating_sub(sent_us.get());
+            let elapsed_us = u32::try_from(elapsed_us).unwrap_or(u32::MAX);
+            self.latency_us = Some(NonZeroU32::MIN.saturating_add(elapsed_us.saturating_sub(1)));
+        }
+    }
+
+    /// The newest round trip.
+    pub(super) fn latency_ms(&self) -> Option<u32> {
+        self.latency_us.map(|us| us.get() / 1_000)
     }
 
     /// What the connection takes now beside its place in the tables.
@@ -124,12 +123,10 @@ impl Connection {
             _ => 0,
         };
         let partial = self.decoder.memory_bytes() + allocation_bytes(head_bytes);
-        let queue = self.outbox.as_ref().map_or(0, |outbox| outbox.memory_bytes())
-            + self.catch_up.as_ref().map_or(0, |catch_up| catch_up.memory_bytes());
         let bytes = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         ConnectionMemory {
-            queue: bytes(queue),
-            replay: bytes(self.replay.memory_bytes()),
+            queue: bytes(self.delivery.queue_bytes()),
+            replay: bytes(self.delivery.replay_bytes()),
             partial: bytes(partial),
         }
     }
@@ -138,18 +135,10 @@ impl Connection {
     /// and what the kernel holds: its own memory, and the events that wait for it. The frame that is
     /// sent next does not count: one event alone may be longer than any budget.
     pub(super) fn budgeted_bytes(&self) -> usize {
-        let held = self.outbox.as_ref().map_or(0, |outbox| outbox.held_bytes());
-        size_of::<Self>() + self.memory().total() + held
+        size_of::<Self>() + self.memory().total() + self.delivery.held_bytes()
     }
 
-    /// When the next events may be sent; `None` if they may be at once.
-    pub(super) fn due_ms(&self, now: Now) -> Option<u64> {
-        let since_ms = (now.monotonic_ms as u32).wrapping_sub(self.sent_ms);
-        let wait_ms = u32::from(self.batch_ms).checked_sub(since_ms).filter(|wait| *wait > 0)?;
-        Some(now.monotonic_ms + u64::from(wait_ms))
-    }
-
-    /// Sets when it is to be told to leave, or closed.
+    /// Sets when it is to be told to leave, or closed; 0 for never.
     pub(super) fn leave_at(&mut self, leave_ms: u64) {
         self.leave_tick = tick_of(leave_ms);
     }

@@ -1,6 +1,5 @@
 //! The bounds of a shard and its connections, as values that the configuration fills.
 
-use super::outbox::QUEUED_EVENT_BYTES;
 use crate::protocol::extension::Compression;
 use crate::protocol::message::WelcomeLimits;
 
@@ -15,13 +14,13 @@ pub const ANSWER_BYTES_PAUSE: usize = 65_536;
 /// Messages of one snapshot.
 pub const SNAPSHOT_MESSAGES_MAX: usize = 1_024;
 
-/// Channels whose newest event one command looks at for its snapshots: as many as are kept, so
-/// that a single pattern always sees all of them, and 1,024 of them do not take a shard away from
-/// everybody for seconds. About 10 ms.
-pub const SNAPSHOT_LOOKS_MAX: usize = NEWEST_CHANNELS_MAX;
+/// Steps that one command may take to find what it asks for: channels and events looked at, and
+/// subscriptions compared with. As many as channels are kept, so that a client without
+/// subscriptions sees all of them with one pattern. About 10 ms.
+pub const SCAN_STEPS_MAX: usize = NEWEST_CHANNELS_MAX;
 
-/// Looks for snapshots that count as one more command of the client's rate.
-pub const SNAPSHOT_LOOKS_PER_COMMAND: usize = 4_096;
+/// Steps that count as one more command of the client's rate.
+pub const SCAN_STEPS_PER_COMMAND: usize = 4_096;
 
 /// Messages that found a full queue, in a row, after which the client is closed.
 pub const DROPS_IN_ROW_MAX: u8 = 3;
@@ -39,13 +38,13 @@ pub const NEWEST_BYTES_MAX: usize = 64 << 20;
 pub const COMMAND_EXCESS_MAX: u16 = 500;
 
 /// Events of all resumes of a shard that wait to be sent, 8 bytes each.
-pub const CATCH_UP_EVENTS_MAX: usize = 4_000_000;
+pub const BACKLOG_EVENTS_MAX: usize = 4_000_000;
 
 /// Live events that may wait behind what a resume brings.
-pub const CATCH_UP_LIVE_MAX: usize = 1_024;
+pub const BACKLOG_LIVE_MAX: usize = 1_024;
 
 /// Places by which the list of both grows.
-pub const CATCH_UP_GROWTH: usize = 1_024;
+pub const BACKLOG_GROWTH: usize = 1_024;
 
 /// How long a resume waits for a position that this instance has not reached: another one may be
 /// ahead of it, or it may be reading what the stream retains.
@@ -147,10 +146,22 @@ impl Limits {
             + ANSWER_BYTES_PAUSE
             + 2 * SUBSCRIPTION_BYTES * client.channels
             + 8 * client.replay_messages
-            + 8 * (client.resume_messages + CATCH_UP_LIVE_MAX + CATCH_UP_GROWTH)
+            + 8 * (client.resume_messages + BACKLOG_LIVE_MAX + BACKLOG_GROWTH)
             + STATE_BYTES
     }
 }
+
+/// Bytes of the queue per event that waits in it: the assertion beside the type says so.
+pub const QUEUED_EVENT_BYTES: usize = 32;
+
+/// Events that one call forgets because they are too old; the rest is forgotten by the next.
+pub const FORGOTTEN_PER_CALL_MAX: usize = 8_192;
+
+/// Connections that are told of a change of the source in one step: about 1 ms of work.
+pub const ANNOUNCED_PER_STEP: usize = 1_024;
+
+/// Connections whose deadlines are looked at in one step: about 0.1 ms of work.
+pub const DEADLINES_PER_STEP: usize = 256;
 
 /// A connection without any of that: the assertion beside the type says that it is enough.
 pub const STATE_BYTES: usize = 1_024;

@@ -2,81 +2,76 @@
 //! in, sending goes through [`Wire`], and nothing here knows a socket, a runtime or a broker.
 //!
 //! ```text
-//! census         what shards tell about themselves
-//! engine         Shard: connections come, send bytes, go; timers
-//! drain          how clients leave before the shard ends
-//! age            how they leave when their connection is old
-//! jitter         moments that differ from connection to connection
-//! accounting     what shard and connections hold in memory, and the budget
-//! admission      the request head of a connection that came
-//! commands       what a client's command does
-//! publish        what an event does: log, match, number, send once per connection
-//! batches        connections that wait until they may be sent to again
-//! flush          queued frames to the wire, one send per connection
-//! id             the name of a connection
+//! engine         Shard: connections come, send bytes, go
+//! step           what the shard does in its turns: publish, tell, send
+//! turns          who is looked at next: rules mark connections there, a step works through them
+//! held             those whose events are held back until they are due
 //! connection     the state of one connection
-//! table          all connections of the shard
-//! outbox         what a connection could not take yet, bounded
-//! replay         the last events of one connection, by seq
+//! admission        its request, and what that is answered with
+//! commands         what its commands do
+//! subscribe        what it subscribes to, and has first
+//! deadlines        what is due: signs of life, closes
+//! rate             its commands per second
+//! delivery/      its way out: replay ring, outbox, backlog, frames
+//! history/       the stream's memory: recent log, newest events, resumes that wait
 //! subscriptions  channel -> connections, exact and wildcard
-//! recent         the recent log, and what came after a position
-//! newest         the newest event of each channel
-//! resume         a client that comes back: what it missed, cut from the log
-//! catch_up       sending that, paced, with live events behind it
+//! announcement   a message to everybody, a portion at a time
+//! drain          how clients leave before the shard ends
+//! table          all connections of the shard
 //! timers         one wheel for all deadlines
-//! rate           commands per second
+//! jitter         moments that differ from connection to connection
+//! accounting     what a connection may take in memory
 //! memory         what the shard's memory is made of
+//! census         what shards tell about themselves
+//! stats          what a shard has done
+//! scan_budget    what one command may look through
+//! settings       what a shard is made from
 //! limits         the bounds, as values
 //! ```
 
 mod accounting;
 mod admission;
-mod age;
-mod batches;
-mod catch_up;
+mod announcement;
 mod census;
 mod commands;
 mod connection;
+mod deadlines;
+mod delivery;
 mod drain;
 mod engine;
-mod flush;
+mod held;
+mod history;
 mod id;
 mod jitter;
 mod limits;
 mod memory;
-mod newest;
-mod outbox;
-mod publish;
 mod rate;
-mod recent;
-mod replay;
-mod resume;
+mod scan_budget;
+mod settings;
+mod stats;
+mod step;
+mod subscribe;
 mod subscriptions;
 mod table;
 mod timers;
-mod transmit;
+mod turns;
 
 #[cfg(test)]
 mod simulation;
 
-pub use census::{Census, ShardReport, Stats};
+pub use census::{Census, ShardReport};
 pub use drain::DRAIN_STEP_MS;
-pub use engine::{Mode, Shard, ShardSettings};
+pub use engine::Shard;
 pub use id::ConnId;
 pub use limits::{ClientLimits, Limits};
 pub use memory::ShardMemory;
+pub use settings::{Mode, ShardSettings};
+pub use stats::Stats;
 pub use subscriptions::{Subscriber, SubscriptionIndex};
 
 use std::io;
 
-/// The moment of a call, read once per turn by the caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Now {
-    /// Milliseconds on a clock that never goes back, from any origin.
-    pub monotonic_ms: u64,
-    /// Milliseconds since the Unix epoch.
-    pub unix_ms: u64,
-}
+pub use crate::clock::Now;
 
 /// The shard's way to the sockets; a simulation stands in for it in tests.
 pub trait Wire {
@@ -88,6 +83,9 @@ pub trait Wire {
 
     /// A send would have blocked: [`Shard::writable`] goes on when the socket takes bytes again.
     fn blocked(&mut self, id: ConnId);
+
+    /// [`Shard::wants_read`] said no, and now it would say yes.
+    fn resume(&mut self, id: ConnId);
 
     /// Everything is sent: shut down the writing side.
     fn finish(&mut self, id: ConnId);

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use slab::Slab;
 
+use super::scan_budget::ScanBudget;
 use crate::channel::Pattern;
 use crate::heap::{allocation_bytes, table_bytes};
 
@@ -23,10 +24,17 @@ pub struct Subscriber {
     slot: u32,
 }
 
+/// A topic in a connection's list.
 #[derive(Debug, Clone, Copy)]
 struct Subscription {
     topic: u32,
     place: u32,
+}
+
+/// The topics of one connection at one moment, in order.
+#[derive(Debug)]
+pub struct Subscribed {
+    topics: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -112,12 +120,30 @@ impl SubscriptionIndex {
         })
     }
 
-    /// Whether a subscription of the connection, exact or wildcard, matches `channel`.
-    pub fn has_match(&self, connection: u32, channel: &str) -> bool {
-        let Some(own) = self.connections.get(connection as usize) else { return false };
+    /// What the connection is subscribed to now, to be compared with many channels. Cost: a sort of
+    /// its own list.
+    pub fn subscribed(&self, connection: u32) -> Subscribed {
+        let own = self.connections.get(connection as usize).map_or(&[][..], Vec::as_slice);
+        let mut topics: Vec<u32> = own.iter().map(|subscription| subscription.topic).collect();
+        topics.sort_unstable();
+        Subscribed { topics }
+    }
+
+    /// Whether one of `subscribed`, exact or wildcard, matches `channel`; a step of `budget` is
+    /// charged for each topic that does, whoever is subscribed to it.
+    pub fn has_match(
+        &self,
+        subscribed: &Subscribed,
+        channel: &str,
+        budget: &mut ScanBudget,
+    ) -> bool {
+        if subscribed.topics.is_empty() {
+            return false;
+        }
         let mut found = false;
         self.for_each_topic(channel, &mut |topic| {
-            found = found || own.iter().any(|subscription| subscription.topic == topic);
+            budget.charge(1);
+            found = found || subscribed.topics.binary_search(&topic).is_ok();
         });
         found
     }
@@ -397,7 +423,9 @@ mod tests {
                         .collect();
                     for conn in 0..8 {
                         let has = expected.contains(&conn);
-                        prop_assert_eq!(index.has_match(conn, channel), has);
+                        let subscribed = index.subscribed(conn);
+                        let found = index.has_match(&subscribed, channel, &mut ScanBudget::new(9));
+                        prop_assert_eq!(found, has);
                     }
                     prop_assert_eq!(matches(&index, channel), expected);
                 }

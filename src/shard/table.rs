@@ -65,9 +65,19 @@ impl ConnectionTable {
         place.as_ref().filter(|connection| connection.id == id)
     }
 
+    /// All of them, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
+        self.pages.iter_mut().flatten().flatten()
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Connection> {
         self.pages.iter().flatten().flatten()
+    }
+
+    /// Places that were ever used: every index is below.
+    pub fn places(&self) -> u32 {
+        self.used as u32
     }
 
     /// How many there are.

@@ -42,12 +42,12 @@ impl TimerWheel {
     }
 
     /// Moves to `now_ms` and appends everything due to `fired`.
-    pub fn advance(&mut self, now_ms: u64, fired: &mut Vec<ConnId>) {
+    pub fn advance(&mut self, now_ms: u64, fired: &mut impl Extend<ConnId>) {
         let target = now_ms / TICK_MS;
         let steps = target.saturating_sub(self.tick).min(SLOTS as u64);
         for step in 1..=steps {
             let slot = &mut self.slots[((self.tick + step) % SLOTS as u64) as usize];
-            fired.append(slot);
+            fired.extend(slot.drain(..));
             slot.shrink_to(1_024);
         }
         self.tick = self.tick.max(target);

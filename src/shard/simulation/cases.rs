@@ -5,9 +5,12 @@ use serde_json::{Value, json};
 use super::world::World;
 use super::{REQUEST, client_frame};
 use crate::feed::{Feed, SourceStatus};
+use crate::position::{Base, Epoch};
 use crate::shard::limits::{
-    COMMAND_EXCESS_MAX, SNAPSHOT_LOOKS_MAX, SNAPSHOT_LOOKS_PER_COMMAND, SNAPSHOT_MESSAGES_MAX,
+    ANNOUNCED_PER_STEP, COMMAND_EXCESS_MAX, DEADLINES_PER_STEP, RESUME_WAIT_MS, SCAN_STEPS_MAX,
+    SCAN_STEPS_PER_COMMAND, SNAPSHOT_MESSAGES_MAX,
 };
+use crate::shard::scan_budget::ScanBudget;
 
 #[test]
 fn a_silent_client_is_kept_alive_then_pinged_and_then_closed() {
@@ -16,15 +19,15 @@ fn a_silent_client_is_kept_alive_then_pinged_and_then_closed() {
     world.check();
     let id = world.clients[0].id;
     for _ in 0..66 {
-        world.now.monotonic_ms += 1_000;
-        world.shard.tick(world.now, &mut world.wire);
+        world.pass(1_000);
+        world.tick();
     }
     world.check();
     let opcodes: Vec<u8> = world.clients[0].frames.iter().map(|(opcode, _)| *opcode).collect();
     assert_eq!(opcodes, [1, 10, 9, 8]);
     assert_eq!(world.clients[0].frames[3].1[..2], 1001_u16.to_be_bytes());
     assert_eq!(world.wire.gone.get(&id), Some(&"aborted"));
-    assert_eq!(world.shard.connection_count(), 0);
+    assert_eq!(world.shard.connections.len(), 0);
 }
 
 #[test]
@@ -32,13 +35,13 @@ fn a_client_that_says_anything_stays() {
     let mut world = World::new(1);
     world.connect();
     for second in 0..300 {
-        world.now.monotonic_ms += 1_000;
+        world.pass(1_000);
         if second % 50 == 0 {
             world.send(0, r#"{"type":"heartbeat"}"#);
         }
-        world.shard.tick(world.now, &mut world.wire);
+        world.tick();
     }
-    assert_eq!(world.shard.connection_count(), 1);
+    assert_eq!(world.shard.connections.len(), 1);
 }
 
 #[test]
@@ -46,9 +49,9 @@ fn a_handshake_that_does_not_end_meets_its_deadline() {
     let mut world = World::new(1);
     let id = world.shard.accept(world.now);
     for byte in REQUEST.iter().take(11) {
-        world.now.monotonic_ms += 1_000;
+        world.pass(1_000);
         world.shard.receive(id, &mut [*byte], world.now, &mut world.wire);
-        world.shard.tick(world.now, &mut world.wire);
+        world.tick();
     }
     assert_eq!(world.wire.gone.get(&id), Some(&"aborted"));
 }
@@ -68,7 +71,7 @@ fn a_client_that_asks_and_does_not_read_stops_being_read() {
     }
     world.wire.blocked.clear();
     world.wire.room.insert(id, usize::MAX);
-    world.shard.writable(id, &mut world.wire);
+    world.writable(id);
     assert!(world.shard.wants_read(id));
     world.check();
     let pongs = world.clients[0].frames.iter().filter(|(opcode, _)| *opcode == 10).count();
@@ -137,7 +140,7 @@ fn snapshots_of_many_patterns_end_and_are_paid_for() {
     assert_eq!(answer["snapshot"], json!({"messages": 0, "complete": false}));
     assert_eq!(answer["total"], 1_000);
     // The command took a few more from the burst of 50.
-    let heartbeats = 50 - 1 - SNAPSHOT_LOOKS_MAX / SNAPSHOT_LOOKS_PER_COMMAND;
+    let heartbeats = 50 - 1 - SCAN_STEPS_MAX / SCAN_STEPS_PER_COMMAND;
     for _ in 0..=heartbeats {
         world.send(0, r#"{"type":"heartbeat"}"#);
     }
@@ -222,10 +225,10 @@ fn what_a_client_asks_for_is_cut_to_its_budget() {
     world.send(0, r#"{"type":"unsubscribe","channels":["t.>"]}"#);
     world.send(0, r#"{"type":"subscribe","channels":["t.>"],"snapshot":true}"#);
     let id = world.clients[0].id;
-    assert!(!world.shard.is_over_budget(id, 0), "nothing of it is over the budget");
+    assert!(!world.is_over_budget(id), "nothing of it is over the budget");
     world.wire.room.insert(id, usize::MAX);
     world.wire.blocked.clear();
-    world.shard.writable(id, &mut world.wire);
+    world.writable(id);
     let messages = world.take_messages();
     let answers: Vec<&Value> = messages.iter().filter(|it| it.get("seq").is_none()).collect();
     assert_eq!((&answers[0]["type"], &answers[0]["count"]), (&json!("replay"), &json!(100)));
@@ -250,9 +253,11 @@ fn a_connection_over_its_budget_is_closed() {
     // What the kernel holds counts, too.
     let mut world = small_budget(1);
     let id = world.clients[0].id;
-    world.shard.check_budget(id, 10_000, world.now, &mut world.wire);
+    world.shard.check_budget(id, 10_000, world.now);
+    world.flush();
     assert_eq!(world.shard.stats().budget_closed, 0);
-    world.shard.check_budget(id, 24_000, world.now, &mut world.wire);
+    world.shard.check_budget(id, 24_000, world.now);
+    world.flush();
     assert_eq!(world.shard.stats().budget_closed, 1);
 }
 
@@ -270,12 +275,12 @@ fn events_of_a_batching_connection_are_sent_together_when_it_is_due() {
     assert_eq!(positions(&mut world), [1], "the first does not wait");
     let sends = world.shard.stats().sends;
     for _ in 0..40 {
-        world.now.monotonic_ms += 1;
+        world.pass(1);
         world.publish_on(["t.a", "t.b"].into_iter());
     }
     assert_eq!(positions(&mut world), [0; 0]);
-    assert_eq!(world.shard.next_batch_ms(), Some(1_100));
-    world.now.monotonic_ms += 60;
+    assert_eq!(world.shard.next_due_ms(), Some(1_100));
+    world.pass(60);
     assert_eq!(positions(&mut world), (2..=81).collect::<Vec<u64>>());
     assert_eq!(world.shard.stats().sends - sends, 2, "as many as 80 frames need");
     // More than can be kept is not kept back.
@@ -327,12 +332,12 @@ fn a_message_that_never_ends_is_closed_and_others_may_take_their_time() {
     // One sends a byte a second of one frame, the other whole messages as slowly.
     ping(&mut world, 0, &client_frame(1, &[b' '; 1_000])[..8]);
     for second in 0..60 {
-        world.now.monotonic_ms += 1_000;
+        world.pass(1_000);
         ping(&mut world, 0, b"x");
         let pong = client_frame(10, b"");
         ping(&mut world, 1, &pong[..3]);
         ping(&mut world, 1, &pong[3..]);
-        world.shard.tick(world.now, &mut world.wire);
+        world.tick();
         world.check();
         let closed = world.clients[0].frames.iter().any(|(opcode, _)| *opcode == 8);
         assert!(!closed || second >= 58, "closed after {second} s");
@@ -343,4 +348,116 @@ fn a_message_that_never_ends_is_closed_and_others_may_take_their_time() {
         (8, &1008_u16.to_be_bytes()[..], &b"message not complete in time"[..])
     );
     assert!(world.clients[1].frames.iter().all(|(opcode, _)| *opcode != 8));
+}
+
+#[test]
+fn a_command_behind_a_pause_that_no_full_socket_ends_is_answered() {
+    let mut world = World::new(1);
+    world.connect_with("");
+    world.take_messages();
+    let names: Vec<String> = (0..600).map(|number| format!("t.{number:060}")).collect();
+    let resume = json!({"epoch": "e", "pos": 5, "ts": 5});
+    let command = json!({"type": "subscribe", "channels": names, "resume": resume});
+    for _ in 0..2 {
+        world.send(0, &command.to_string());
+    }
+    // The answers, of over 64 KiB, are queued by the shard itself and sent in the connection's turn.
+    world.pass(RESUME_WAIT_MS);
+    world.shard.tick(world.now);
+    world.shard.step(0, world.now, &mut world.wire);
+    world.send(0, r#"{"type":"heartbeat"}"#);
+    assert_eq!(world.wire.unread.len(), 1, "the heartbeat is not read yet");
+    let kinds: Vec<Value> =
+        world.take_messages().iter().map(|message| message["type"].clone()).collect();
+    assert_eq!(kinds, ["subscribed", "subscribed", "heartbeat"], "though no socket was ever full");
+}
+
+#[test]
+fn clients_that_came_together_are_seen_to_a_few_at_a_time() {
+    let mut world = World::new(1);
+    world.shard.settings.limits.connections_max = u64::MAX;
+    let clients = 2 * DEADLINES_PER_STEP + 10;
+    for _ in 0..clients {
+        world.connect_with("");
+    }
+    world.flush();
+    let told = |world: &mut World| -> Vec<usize> {
+        world.check();
+        world.clients.iter().map(|client| client.frames.len() - 1).collect()
+    };
+    world.pass(26_000);
+    world.shard.tick(world.now);
+    let mut steps = 0;
+    loop {
+        let has_more = world.shard.step(usize::MAX, world.now, &mut world.wire);
+        steps += 1;
+        let done: usize = told(&mut world).iter().sum();
+        assert!(done <= steps * DEADLINES_PER_STEP, "{done} after {steps} steps");
+        if !has_more {
+            break;
+        }
+    }
+    assert!(steps >= 3 && told(&mut world).iter().all(|count| *count == 1));
+}
+
+#[test]
+fn a_change_of_the_source_is_told_to_some_at_a_time_and_before_anything_else() {
+    let mut world = World::new(1);
+    world.shard.settings.limits.connections_max = u64::MAX;
+    let clients = ANNOUNCED_PER_STEP + 50;
+    for client in 0..clients {
+        world.connect_with("");
+        world.send(client, r#"{"type":"subscribe","channels":["t.>"]}"#);
+    }
+    world.flush();
+    world.check();
+    let before: Vec<usize> = world.clients.iter().map(|client| client.frames.len()).collect();
+    let mut feed = [
+        Feed::Epoch { epoch: Epoch("f".into()), base: Base::default() },
+        Feed::Source(SourceStatus::Stale),
+    ]
+    .into();
+    world.shard.publish(&mut feed, world.now, &mut world.wire);
+    assert_eq!(feed.len(), 1, "nothing is published until everybody has been told");
+    // One that was not told yet says something, and one comes.
+    world.send(clients - 1, r#"{"type":"heartbeat"}"#);
+    world.connect_with("");
+    while !feed.is_empty() {
+        world.shard.publish(&mut feed, world.now, &mut world.wire);
+        world.shard.step(100, world.now, &mut world.wire);
+    }
+    world.flush();
+    world.check();
+    let kinds = |client: usize, from: usize| -> Vec<Value> {
+        let frames = &world.clients[client].frames[from..];
+        let texts = frames.iter().map(|(_, text)| serde_json::from_slice::<Value>(text).unwrap());
+        texts.map(|message| message["type"].clone()).collect()
+    };
+    for (client, &from) in before.iter().enumerate().take(clients - 1) {
+        assert_eq!(kinds(client, from), ["resync", "source_stale"], "client {client}");
+    }
+    let early = kinds(clients - 1, before[clients - 1]);
+    assert_eq!(early, ["resync", "heartbeat", "source_stale"]);
+    assert_eq!(kinds(clients, 0), ["welcome", "source_stale"], "the welcome has the new epoch");
+}
+
+#[test]
+fn a_snapshot_for_a_client_with_many_subscriptions_keeps_to_its_budget() {
+    let mut world = World::new(1);
+    world.connect();
+    let names: Vec<String> = (0..40_000).map(|number| format!("t.{number}.x")).collect();
+    world.publish_on(names.iter().map(String::as_str));
+    let own: Vec<&String> = names.iter().take(1_000).collect();
+    world.send(0, &json!({"type": "subscribe", "channels": own}).to_string());
+    world.take_messages();
+    let id = world.clients[0].id;
+    let subscribed = world.shard.index.subscribed(id.index);
+    let mut budget = ScanBudget::new(SCAN_STEPS_MAX);
+    for name in &names {
+        world.shard.index.has_match(&subscribed, name, &mut budget);
+    }
+    assert_eq!(budget.taken(), 1_000, "a channel is compared with the topics that match it alone");
+    world.send(0, r#"{"type":"subscribe","channels":["t.>"],"snapshot":true}"#);
+    let answer = &world.take_messages()[0];
+    assert_eq!(answer["snapshot"]["messages"], SNAPSHOT_MESSAGES_MAX);
 }

@@ -40,21 +40,24 @@ impl Watched {
     }
 
     fn begin_drain(&mut self, window_ms: u64) {
-        self.world.shard.begin_drain(window_ms, self.world.now, &mut self.world.wire);
+        self.world.shard.begin_drain(window_ms, self.world.now);
+        self.world.flush();
     }
 
     fn drain(&mut self) -> bool {
-        self.world.shard.drain(self.world.now, &mut self.world.wire)
+        let has_more = self.world.shard.drain(self.world.now);
+        self.world.flush();
+        has_more
     }
 
     fn tick(&mut self) {
-        self.world.shard.tick(self.world.now, &mut self.world.wire);
+        self.world.tick();
     }
 
     /// Reads what came; how many were closed.
     fn look(&mut self) -> usize {
         self.world.check();
-        let now_ms = self.world.now.monotonic_ms;
+        let now_ms = self.world.now.monotonic_ms();
         let mut closed = 0;
         for (leaving, client) in self.clients.iter_mut().zip(&self.world.clients) {
             for (opcode, payload) in &client.frames[leaving.frames..] {
@@ -79,7 +82,7 @@ impl Watched {
     }
 
     fn pass(&mut self, elapsed_ms: u64) {
-        self.world.now.monotonic_ms += elapsed_ms;
+        self.world.pass(elapsed_ms);
     }
 }
 
@@ -98,15 +101,15 @@ fn everybody_is_told_once_and_closed_in_even_shares_before_the_deadline() {
     let mut watched = Watched::new(600, 0);
     let unfinished = watched.world.shard.accept(watched.world.now);
     let lost = watched.world.clients[300].id;
-    let begin_ms = watched.world.now.monotonic_ms;
+    let begin_ms = watched.world.now.monotonic_ms();
     watched.begin_drain(10_000);
     assert_eq!(watched.world.wire.gone.get(&unfinished), Some(&"aborted"));
     assert!(!watched.drain(), "one step tells so many");
     assert_eq!(watched.look(), 0);
     watched.world.shard.lost(lost);
     let mut published = BTreeMap::new();
-    while watched.world.now.monotonic_ms < begin_ms + 9_100 {
-        let now_ms = watched.world.now.monotonic_ms;
+    while watched.world.now.monotonic_ms() < begin_ms + 9_100 {
+        let now_ms = watched.world.now.monotonic_ms();
         if now_ms.is_multiple_of(500) {
             watched.world.publish_text("t.a", "x");
             published.insert(now_ms, published.len() + 1);
@@ -151,7 +154,8 @@ fn steps_that_come_late_close_no_crowd_and_the_deadline_closes_the_rest() {
         assert_eq!(crowd, 8, "two shares of 3.75, each rounded up");
         closed += crowd;
     }
-    watched.world.shard.shut_down(watched.world.now, &mut watched.world.wire);
+    watched.world.shard.shut_down(watched.world.now);
+    watched.world.flush();
     assert_eq!(watched.look(), 600 - closed);
     let of = |code: u16| {
         let codes = watched.clients.iter().filter_map(|leaving| leaving.closed);
@@ -201,7 +205,7 @@ fn readiness_fails_while_connections_are_still_taken() {
 #[test]
 fn old_connections_are_told_and_closed_at_ages_of_their_own() {
     let mut watched = Watched::new(400, 100_000);
-    let begin_ms = watched.world.now.monotonic_ms;
+    let begin_ms = watched.world.now.monotonic_ms();
     for second in 1..=130 {
         watched.pass(1_000);
         // Whether a client is busy makes no difference.

@@ -18,8 +18,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 
 use super::census::Census;
-use super::engine::{Mode, Shard, ShardSettings};
+use super::engine::Shard;
 use super::limits::Limits;
+use super::settings::{Mode, ShardSettings};
 use super::{ConnId, Now, Wire};
 use crate::channel::Pattern;
 use crate::protocol::extension::Compression;
@@ -71,6 +72,10 @@ struct Sockets {
     blocked: BTreeSet<(u32, u32)>,
     gone: HashMap<ConnId, &'static str>,
     broken: BTreeSet<(u32, u32)>,
+    /// What clients sent that the shard did not want to read yet.
+    unread: HashMap<ConnId, Vec<u8>>,
+    /// Those that it wants to read again.
+    resumed: Vec<ConnId>,
 }
 
 impl Wire for Sockets {
@@ -91,6 +96,10 @@ impl Wire for Sockets {
 
     fn blocked(&mut self, id: ConnId) {
         assert!(self.blocked.insert((id.index, id.generation)), "blocked twice");
+    }
+
+    fn resume(&mut self, id: ConnId) {
+        self.resumed.push(id);
     }
 
     fn finish(&mut self, id: ConnId) {

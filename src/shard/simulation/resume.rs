@@ -153,11 +153,11 @@ fn a_position_that_never_comes_is_refused_after_a_while() {
         world.feed([Feed::Source(status)].into());
         world.take_messages();
         assert!(subscribe(&mut world, &["t.A.x"], "e", 5, 5).is_empty());
-        world.now.monotonic_ms += RESUME_WAIT_MS - 1;
-        world.shard.tick(world.now, &mut world.wire);
+        world.pass(RESUME_WAIT_MS - 1);
+        world.tick();
         assert!(world.take_messages().is_empty());
-        world.now.monotonic_ms += 1;
-        world.shard.tick(world.now, &mut world.wire);
+        world.pass(1);
+        world.tick();
         assert_refused(&world.take_messages(), reason);
     }
 }
@@ -193,9 +193,9 @@ fn a_connection_has_only_so_many_resumes_waiting() {
     world.connect_with("");
     let resume = json!({"epoch": "e", "pos": 40, "ts": 40});
     let command = json!({"type": "subscribe", "channels": ["t.B.x"], "resume": resume});
-    let before = world.shard.waiting_resumes.memory_bytes();
+    let before = world.shard.waiting.memory_bytes();
     world.send(1, &command.to_string());
-    assert!(world.shard.waiting_resumes.memory_bytes() > before, "another one's may wait");
+    assert!(world.shard.waiting.memory_bytes() > before, "another one's may wait");
     world.publish_on(["t.C.x"; 10].into_iter());
     let expected: Vec<(u64, bool)> = waiting.map(|pos| (pos, true)).collect();
     assert_eq!(outcomes(&world.take_messages()), expected);
@@ -208,19 +208,19 @@ fn what_waits_counts_in_the_budget_and_does_not_wait_beyond_it() {
     let id = world.clients[0].id;
     let names: Vec<String> = (0..500).map(|number| format!("t.A.{number:060}")).collect();
     let channels: Vec<&str> = names.iter().map(String::as_str).collect();
-    let left = world.shard.budget_left(id);
+    let left = world.budget_left(id);
     assert!(subscribe(&mut world, &channels, "e", 5, 5).is_empty());
-    let taken = left - world.shard.budget_left(id);
+    let taken = left - world.budget_left(id);
     assert!(taken > 500 * 64, "{taken}");
-    assert_eq!(taken, world.shard.waiting_resumes.memory_bytes());
+    assert_eq!(taken, world.shard.waiting.memory_bytes());
     // Room for half of another.
     world.shard.settings.limits.connection_budget_bytes -= left - taken - taken / 2;
     let messages = subscribe(&mut world, &channels, "e", 6, 6);
     assert_refused(&messages, ResumeRefusal::PositionUnknown);
-    assert!(world.shard.is_alive(id));
+    assert!(world.is_alive(id));
     world.publish_on(["t.B.x"; 10].into_iter());
     assert_eq!(outcomes(&world.take_messages()), [(5, true)]);
-    assert_eq!(world.shard.waiting_resumes.memory_bytes(), 0);
+    assert_eq!(world.shard.waiting.memory_bytes(), 0);
 }
 
 /// Has `clients` wait for position 5 on `t.A.x` with as many resumes as each may, which are due
@@ -240,7 +240,8 @@ fn many_due(clients: usize) -> World {
     let base = Base { after: Some(Position::default()), whole_from: StreamPos(0) };
     let mut feed = [Feed::Epoch { epoch: Epoch("e".into()), base }].into();
     world.shard.publish(&mut feed, world.now, &mut world.wire);
-    assert!(world.shard.waiting_resumes.has_due());
+    world.shard.step(0, world.now, &mut world.wire);
+    assert!(world.shard.waiting.has_due());
     world
 }
 
@@ -259,15 +260,15 @@ fn a_connection_that_ends_gives_back_what_it_has_waiting_at_once() {
             assert!(subscribe(&mut world, &["t.A.x"], "e", pos, pos).is_empty());
         }
         end(&mut world, id);
-        assert_eq!(world.shard.waiting_resumes.memory_bytes(), 0);
+        assert_eq!(world.shard.waiting.memory_bytes(), 0);
         world.publish_on(["t.B.x"; 10].into_iter());
 
         let mut world = many_due(1 + RESUMES_PER_TURN / WAITING_RESUMES_MAX);
         let id = world.clients.last().unwrap().id;
         end(&mut world, id);
-        assert_eq!(world.shard.waiting_resumes.memory_bytes(), 0);
+        assert_eq!(world.shard.waiting.memory_bytes(), 0);
         world.flush();
-        assert!(!world.shard.waiting_resumes.has_due());
+        assert!(!world.shard.waiting.has_due());
         assert_eq!(world.shard.index.count_of(id.index), 0);
     }
 }
@@ -281,7 +282,7 @@ fn a_connection_whose_socket_fails_before_its_resume_leaves_nothing() {
     assert!(subscribe(&mut world, &["t.A.x"], "e", 5, 5).is_empty());
     world.wire.broken.insert((id.index, id.generation));
     world.publish_on(["t.B.x"; 2].into_iter());
-    assert!(!world.shard.is_alive(id));
+    assert!(!world.is_alive(id));
     assert_eq!(world.shard.index.total(), 0);
 }
 
@@ -338,7 +339,7 @@ fn a_backlog_goes_out_in_portions_and_others_are_served_between() {
     assert!(world.wire.sent[&other].len() > before);
     let messages = world.take_messages();
     assert_eq!(positions(&messages[1..]), (11..=600).chain([602]).collect::<Vec<_>>());
-    assert_eq!(world.shard.catch_up_events.get(), 0);
+    assert_eq!(world.shard.backlog_events.get(), 0);
 }
 
 /// The position in the answer to a heartbeat.
@@ -387,7 +388,7 @@ fn a_client_that_was_refused_events_is_told_no_position() {
     world.send(0, r#"{"type":"heartbeat"}"#);
     world.wire.room.insert(id, usize::MAX);
     world.wire.blocked.clear();
-    world.shard.writable(id, &mut world.wire);
+    world.writable(id);
     let messages = world.take_messages();
     let heartbeat = messages.iter().find(|it| it["type"] == "heartbeat").unwrap();
     assert_eq!(heartbeat["position"], Value::Null, "{heartbeat}");
@@ -403,10 +404,10 @@ fn what_is_unsubscribed_is_not_sent_any_more() {
     world.send(0, r#"{"type":"unsubscribe","channels":["t.A.x"]}"#);
     world.wire.room.insert(id, usize::MAX);
     world.wire.blocked.clear();
-    world.shard.writable(id, &mut world.wire);
+    world.writable(id);
     let messages = world.take_messages();
     assert_eq!(messages.len(), 2, "two answers");
-    assert_eq!(world.shard.catch_up_events.get(), 0);
+    assert_eq!(world.shard.backlog_events.get(), 0);
 }
 
 #[test]
@@ -416,12 +417,12 @@ fn who_waits_for_what_the_log_forgets_is_closed() {
     world.wire.room.insert(id, 0);
     subscribe(&mut world, &["t.A.x"], "e", 10, 10);
     world.publish_on(["t.B.x"; 10].into_iter());
-    world.shard.tick(world.now, &mut world.wire);
+    world.tick();
     assert_eq!(world.shard.stats().slow_closed, 0, "the oldest is held still");
     world.publish_on(["t.B.x"; 200].into_iter());
-    world.shard.tick(world.now, &mut world.wire);
+    world.tick();
     assert_eq!(world.shard.stats().slow_closed, 1);
-    assert_eq!(world.shard.catch_up_events.get(), 0, "it holds nothing any more");
+    assert_eq!(world.shard.backlog_events.get(), 0, "it holds nothing any more");
 }
 
 #[test]
@@ -433,8 +434,8 @@ fn a_resync_ends_what_was_under_way() {
     world.feed([Feed::Epoch { epoch: Epoch("f".into()), base: Base::default() }].into());
     world.wire.room.insert(id, usize::MAX);
     world.wire.blocked.clear();
-    world.shard.writable(id, &mut world.wire);
+    world.writable(id);
     let kinds: Vec<Value> = world.take_messages().iter().map(|it| it["type"].clone()).collect();
     assert_eq!(kinds, [json!("subscribed"), json!("resync")]);
-    assert_eq!(world.shard.catch_up_events.get(), 0);
+    assert_eq!(world.shard.backlog_events.get(), 0);
 }

@@ -16,6 +16,7 @@ use crate::event::Event;
 use crate::feed::{Feed, SourceStatus};
 use crate::position::{Base, Epoch, Incoming, Position, StreamPos};
 use crate::protocol::command::BATCH_MS_MAX;
+use crate::shard::accounting::{budget_left, budget_used};
 use crate::shard::engine::Shard;
 use crate::shard::limits::ClientLimits;
 use crate::shard::limits::Limits;
@@ -42,7 +43,7 @@ impl World {
             rng: SmallRng::seed_from_u64(seed),
             shard: shard(Limits { client, ..limits() }),
             wire: Sockets::default(),
-            now: Now { monotonic_ms: 1_000, unix_ms: 1_700_000_000_000 },
+            now: Now { monotonic_us: 1_000_000, unix_ms: 1_700_000_000_000 },
             pos: 0,
             previous: HashMap::new(),
             newest: BTreeMap::new(),
@@ -100,8 +101,63 @@ impl World {
         let id = self.clients[client].id;
         let cut = self.rng.random_range(0..=frame.len());
         let (first, second) = frame.split_at_mut(cut);
-        self.shard.receive(id, first, self.now, &mut self.wire);
-        self.shard.receive(id, second, self.now, &mut self.wire);
+        self.receive(id, first);
+        self.receive(id, second);
+        self.read_on();
+    }
+
+    /// Bytes come from a client: they are read when the shard wants to.
+    fn receive(&mut self, id: ConnId, bytes: &mut [u8]) {
+        if let Some(unread) = self.wire.unread.get_mut(&id) {
+            unread.extend_from_slice(bytes);
+        } else if self.shard.wants_read(id) {
+            self.shard.receive(id, bytes, self.now, &mut self.wire);
+        } else {
+            self.wire.unread.insert(id, bytes.to_vec());
+        }
+    }
+
+    /// Reads what was left unread of those that the shard wants to read again.
+    fn read_on(&mut self) {
+        while let Some(id) = self.wire.resumed.pop() {
+            let mut unread = self.wire.unread.remove(&id).unwrap_or_default();
+            self.receive(id, &mut unread);
+        }
+    }
+
+    /// Time passes.
+    pub(super) fn pass(&mut self, elapsed_ms: u64) {
+        self.now.monotonic_us += elapsed_ms * 1_000;
+        self.now.unix_ms += elapsed_ms;
+    }
+
+    /// The shard looks at its deadlines and does what they ask for.
+    pub(super) fn tick(&mut self) {
+        self.shard.tick(self.now);
+        self.flush();
+    }
+
+    /// The socket of a client takes bytes again.
+    pub(super) fn writable(&mut self, id: ConnId) {
+        self.shard.writable(id, self.now, &mut self.wire);
+        self.read_on();
+    }
+
+    pub(super) fn is_alive(&self, id: ConnId) -> bool {
+        self.shard.connections.get(id).is_some()
+    }
+
+    /// What a client may still ask for.
+    pub(super) fn budget_left(&self, id: ConnId) -> usize {
+        let shard = &self.shard;
+        let connection = shard.connections.get(id).unwrap();
+        budget_left(connection, &shard.index, &shard.waiting, &shard.settings.limits)
+    }
+
+    pub(super) fn is_over_budget(&self, id: ConnId) -> bool {
+        let connection = self.shard.connections.get(id).unwrap();
+        let used = budget_used(connection, &self.shard.index, &self.shard.waiting);
+        used > self.shard.settings.limits.connection_budget_bytes
     }
 
     /// What the first client was sent since the last call, events too, past the model.
@@ -125,7 +181,7 @@ impl World {
         let position = Position { pos: StreamPos(self.pos), ts_ms: self.pos };
         let payload = format!("\"{text}\"");
         let incoming = Incoming { subject: channel, payload: payload.as_bytes(), position };
-        let event = Event::new(&incoming, channel.into(), StreamPos(0));
+        let event = Event::new(&incoming, channel.into(), StreamPos(0), 0);
         self.feed([Feed::Event(Arc::new(event))].into());
         self.flush();
     }
@@ -137,7 +193,7 @@ impl World {
             self.pos += 1;
             let position = Position { pos: StreamPos(self.pos), ts_ms: self.pos };
             let incoming = Incoming { subject: channel, payload: b"1", position };
-            let event = Event::new(&incoming, channel.into(), StreamPos(0));
+            let event = Event::new(&incoming, channel.into(), StreamPos(0), 0);
             feed.push_back(Feed::Event(Arc::new(event)));
         }
         self.feed(feed);
@@ -199,7 +255,7 @@ impl World {
         let index = self.clients.len() - 1;
         let state = &mut self.clients[index];
         state.patterns = left.patterns;
-        let forgotten = &self.history[..self.history.len() - self.shard.log.len()];
+        let forgotten = &self.history[..self.history.len() - self.shard.history.log_messages()];
         let recovers = forgotten.last().is_none_or(|(pos, _)| *pos <= left.position);
         state.recovers = Some(recovers);
         state.position = left.position;
@@ -222,7 +278,7 @@ impl World {
     /// events get that a command asks for.
     fn is_catching_up(&self, client: usize) -> bool {
         let connection = self.shard.connections.get(self.clients[client].id);
-        connection.is_some_and(|connection| connection.catch_up.is_some())
+        connection.is_some_and(|connection| connection.delivery.has_backlog())
     }
 
     fn replay(&mut self, client: usize) {
@@ -248,7 +304,7 @@ impl World {
             let position = Position { pos: StreamPos(self.pos), ts_ms: self.pos };
             let prev = self.previous.insert(channel.clone(), self.pos).unwrap_or(0);
             let incoming = Incoming { subject: &channel, payload: payload.as_bytes(), position };
-            let event = Event::new(&incoming, channel.as_str().into(), StreamPos(prev));
+            let event = Event::new(&incoming, channel.as_str().into(), StreamPos(prev), 0);
             feed.push_back(Feed::Event(Arc::new(event)));
             self.newest.insert(channel.clone(), self.pos);
             self.history.push((self.pos, channel.clone()));
@@ -274,7 +330,7 @@ impl World {
             };
             self.wire.room.insert(id, room);
             if room > 0 && self.wire.blocked.remove(&(id.index, id.generation)) {
-                self.shard.writable(id, &mut self.wire);
+                self.writable(id);
             }
         }
     }
@@ -284,15 +340,16 @@ impl World {
         while !feed.is_empty() {
             self.shard.publish(&mut feed, self.now, &mut self.wire);
             let some = self.rng.random_range(0..20);
-            self.shard.release_batches(self.now);
-            self.shard.flush_some(some, self.now, &mut self.wire);
+            self.shard.release_held(self.now);
+            self.shard.step(some, self.now, &mut self.wire);
         }
     }
 
     /// Sends what is left and due.
     pub(super) fn flush(&mut self) {
-        self.shard.release_batches(self.now);
-        while self.shard.flush_some(3, self.now, &mut self.wire) {}
+        self.shard.release_held(self.now);
+        while self.shard.step(3, self.now, &mut self.wire) {}
+        self.read_on();
     }
 
     /// What the connections are charged is what they take.
@@ -301,7 +358,7 @@ impl World {
         for connection in self.shard.connections.iter() {
             let memory = connection.charged;
             // What an event adds is charged when it is sent.
-            assert!(connection.is_touched || memory == connection.memory());
+            assert!(connection.marks.is_waiting() || memory == connection.memory());
             queue += memory.queue as usize;
             replay += memory.replay as usize;
             partial += memory.partial as usize;
@@ -366,8 +423,7 @@ impl World {
 
     fn step(&mut self) {
         let elapsed = self.rng.random_range(0..100);
-        self.now.monotonic_ms += elapsed;
-        self.now.unix_ms += elapsed;
+        self.pass(elapsed);
         if self.clients.is_empty() || (self.clients.len() < 12 && self.rng.random_bool(0.1)) {
             self.connect();
         }
@@ -401,9 +457,9 @@ impl World {
     /// Every client reads everything: what was not dropped must be there.
     fn settle(&mut self) {
         self.wire.broken.clear();
-        self.now.monotonic_ms += u64::from(BATCH_MS_MAX);
+        self.pass(u64::from(BATCH_MS_MAX));
         self.flush();
-        assert_eq!(self.shard.next_batch_ms(), None);
+        assert_eq!(self.shard.next_due_ms(), None);
         self.drain(true);
         self.check();
         self.reap();

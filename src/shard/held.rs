@@ -1,5 +1,5 @@
-//! Connections that wait until they may be sent to again, by the moment when they may
-//! (`WS_BATCH_MS`, and the `batch` command).
+//! Connections whose events are held back until they are due (`WS_BATCH_MS`, and the `batch`
+//! command).
 //!
 //! Bounds: one entry of 4 bytes per connection that waits, in at most one list per millisecond of
 //! the longest wait.
@@ -10,11 +10,11 @@ use crate::heap::allocation_bytes;
 
 /// Connections by the millisecond of the monotonic clock at which they are due.
 #[derive(Debug, Default)]
-pub struct Batches {
+pub struct HeldBack {
     due: BTreeMap<u64, Vec<u32>>,
 }
 
-impl Batches {
+impl HeldBack {
     /// The connection at `index` is due at `due_ms`.
     pub fn insert(&mut self, index: u32, due_ms: u64) {
         self.due.entry(due_ms).or_default().push(index);
@@ -46,19 +46,19 @@ mod tests {
 
     #[test]
     fn what_is_due_comes_out_in_order_and_once() {
-        let mut batches = Batches::default();
-        assert_eq!(batches.next_ms(), None);
+        let mut held = HeldBack::default();
+        assert_eq!(held.next_ms(), None);
         for (index, due_ms) in [(1, 30), (2, 10), (3, 20), (4, 10)] {
-            batches.insert(index, due_ms);
+            held.insert(index, due_ms);
         }
-        assert_eq!(batches.next_ms(), Some(10));
+        assert_eq!(held.next_ms(), Some(10));
         let mut due: Vec<u32> = Vec::new();
-        batches.take_due(9, &mut due);
+        held.take_due(9, &mut due);
         assert!(due.is_empty());
-        batches.take_due(20, &mut due);
+        held.take_due(20, &mut due);
         assert_eq!(due, [2, 4, 3]);
-        batches.take_due(1_000, &mut due);
+        held.take_due(1_000, &mut due);
         assert_eq!(due, [2, 4, 3, 1]);
-        assert_eq!((batches.next_ms(), batches.memory_bytes()), (None, 0));
+        assert_eq!((held.next_ms(), held.memory_bytes()), (None, 0));
     }
 }

@@ -1,11 +1,12 @@
 //! Frames to the bytes of one send: per event only the frame header and `{"seq":N,` are made; the
 //! tail is the shared event's own bytes, plain or deflated.
 
-use super::limits::FRAMES_PER_SEND;
-use crate::event::Tail;
+use crate::event::{Event, Tail};
 use crate::heap::allocation_bytes;
-use crate::protocol::deflate::{STORED_HEADER_BYTES, put_stored_header};
-use crate::protocol::frame::{HEADER_BYTES_MAX, Opcode, mark_compressed, put_header};
+use crate::protocol::deflate::{Deflater, STORED_HEADER_BYTES, put_stored_header};
+use crate::protocol::dialect::Dialect;
+use crate::protocol::frame::{self, HEADER_BYTES_MAX, Opcode, mark_compressed, put_header};
+use crate::shard::limits::FRAMES_PER_SEND;
 
 const PREFIX: &[u8] = b"{\"seq\":";
 const SEQ_DIGITS_MAX: usize = 20;
@@ -65,13 +66,13 @@ pub const SEND_BYTES_MAX: usize = 65_536;
 /// The bytes of one send, in a scratch that the shard reuses. They are copied together, which
 /// costs less than having the kernel collect them: many small pieces are dear.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct SendBuffer {
     bytes: Vec<u8>,
     frames: usize,
     is_cut: bool,
 }
 
-impl Batch {
+impl SendBuffer {
     /// Collects up to [`FRAMES_PER_SEND`] frames of up to [`SEND_BYTES_MAX`] bytes in all,
     /// without the first `skip` bytes; of a longer frame as much as that.
     pub fn collect<'a>(&mut self, frames: impl Iterator<Item = Frame<'a>>, skip: usize) {
@@ -144,6 +145,43 @@ fn put_head(seq: u64, tail: Tail<'_>, out: &mut [u8; HEAD_BYTES_MAX]) -> usize {
     end
 }
 
+/// Has events compressed that somebody wants so, each once in the process.
+#[derive(Debug)]
+pub struct Encoder {
+    deflater: Deflater,
+    deflate_bytes_min: usize,
+}
+
+impl Encoder {
+    /// Compresses texts of at least `deflate_bytes_min` bytes.
+    pub fn new(deflate_bytes_min: usize) -> Self {
+        Self { deflater: Deflater::default(), deflate_bytes_min }
+    }
+
+    /// Has an event in the form that `dialect` wants, if nobody has wanted it before.
+    pub fn prepare(&mut self, event: &Event, dialect: Dialect) {
+        if dialect.deflate.is_some() {
+            event.deflate(&mut self.deflater, self.deflate_bytes_min);
+        }
+    }
+
+    /// One message for one connection, as a whole frame.
+    pub fn encode_message(&mut self, opcode: Opcode, payload: &[u8], dialect: Dialect) -> Vec<u8> {
+        let compressed = dialect
+            .deflate
+            .and_then(|deflate| self.deflater.compress_message(payload, deflate.window_bits));
+        let Some(compressed) = compressed else { return frame::encode(opcode, payload) };
+        let mut encoded = frame::encode(opcode, &compressed);
+        mark_compressed(&mut encoded);
+        encoded
+    }
+
+    /// Heap that is held.
+    pub fn memory_bytes(&self) -> usize {
+        self.deflater.memory_bytes()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,9 +190,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn bytes_of(frames: &[Frame<'_>], skip: usize) -> Vec<u8> {
-        let mut batch = Batch::default();
-        batch.collect(frames.iter().copied(), skip);
-        batch.bytes
+        let mut buffer = SendBuffer::default();
+        buffer.collect(frames.iter().copied(), skip);
+        buffer.bytes
     }
 
     #[test]
@@ -195,18 +233,18 @@ mod tests {
                     _ => Frame::Event { seq, tail: Tail::Plain(&tail) },
                 })
                 .collect();
-            let mut batch = Batch::default();
-            batch.collect(frames.iter().copied(), 0);
+            let mut buffer = SendBuffer::default();
+            buffer.collect(frames.iter().copied(), 0);
             let lengths: Vec<usize> = frames.iter().map(Frame::bytes).collect();
-            let whole: usize = lengths[..batch.frames()].iter().sum();
-            let all = batch.bytes().to_vec();
-            if batch.is_cut {
-                prop_assert_eq!((batch.frames(), all.len()), (0, SEND_BYTES_MAX));
+            let whole: usize = lengths[..buffer.frames()].iter().sum();
+            let all = buffer.bytes().to_vec();
+            if buffer.is_cut {
+                prop_assert_eq!((buffer.frames(), all.len()), (0, SEND_BYTES_MAX));
             } else {
                 prop_assert_eq!(all.len(), whole);
-                let is_full = frames.get(batch.frames())
+                let is_full = frames.get(buffer.frames())
                     .is_none_or(|next| whole + next.bytes() > SEND_BYTES_MAX);
-                prop_assert!(is_full || batch.frames() == FRAMES_PER_SEND);
+                prop_assert!(is_full || buffer.frames() == FRAMES_PER_SEND);
             }
             // Bytes that were sent are left out, and room for later ones is used.
             let skip = skip.min(lengths[0]);

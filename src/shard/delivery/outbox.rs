@@ -1,18 +1,19 @@
-//! What a connection could not take yet: frames in order, from the one in flight on.
+//! What waits for a connection: frames in order, from the one in flight on.
 //!
-//! It exists only while something waits. Bounds: live events by `queue_messages` and
-//! `queue_bytes` (a full outbox refuses, and the caller counts a drop); answers, which the client
-//! asked for, by the pause of its reading and by `ANSWER_BYTES_MAX`; events that were asked for
-//! (snapshot, replay) by what one command may ask for.
+//! It exists only while something waits. Bounds, while the socket is blocked: live events by
+//! `queue_messages` and `queue_bytes` (a full outbox refuses, and the caller counts a drop). Until
+//! then the caller bounds them by sending. Answers, which the client asked for, are bounded by the
+//! pause of its reading; events that were asked for (snapshot, replay) by what one command may ask
+//! for.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::limits::ClientLimits;
-use super::recent::LoggedEvent;
-use super::transmit::{Frame, event_frame_bytes};
+use super::frames::{Frame, event_frame_bytes};
 use crate::heap::allocation_bytes;
-use crate::protocol::extension::Deflate;
+use crate::protocol::dialect::Dialect;
+use crate::shard::history::LoggedEvent;
+use crate::shard::limits::{ClientLimits, QUEUED_EVENT_BYTES};
 
 /// Whether an event counts against the client's queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,21 +30,20 @@ enum Item {
     Answer(Vec<u8>),
 }
 
-/// Bytes of the queue per event that waits in it.
-pub const QUEUED_EVENT_BYTES: usize = size_of::<Item>();
+const _: () = assert!(size_of::<Item>() <= QUEUED_EVENT_BYTES);
 
 impl Item {
-    fn frame(&self, deflate: Option<Deflate>) -> Frame<'_> {
+    fn frame(&self, dialect: Dialect) -> Frame<'_> {
         match self {
             Self::Event { seq, event, .. } => {
-                Frame::Event { seq: *seq, tail: event.tail_for(deflate) }
+                Frame::Event { seq: *seq, tail: event.tail_for(dialect) }
             }
             Self::Answer(bytes) => Frame::Whole(bytes),
         }
     }
 
-    fn bytes(&self, deflate: Option<Deflate>) -> usize {
-        self.frame(deflate).bytes()
+    fn bytes(&self, dialect: Dialect) -> usize {
+        self.frame(dialect).bytes()
     }
 }
 
@@ -51,7 +51,7 @@ impl Item {
 #[derive(Debug, Default)]
 pub struct Outbox {
     /// What the connection agreed to, which decides what each event takes.
-    deflate: Option<Deflate>,
+    dialect: Dialect,
     items: VecDeque<Item>,
     front_sent: usize,
     live_messages: usize,
@@ -66,10 +66,20 @@ pub struct Outbox {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Full;
 
+/// What [`Outbox::trim`] left out.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Live events that were dropped.
+    pub dropped: usize,
+    /// How many of them are the newest events of the connection, so that no later one tells of the
+    /// hole.
+    pub newest: usize,
+}
+
 impl Outbox {
-    /// An empty queue of a connection that agreed to `deflate`.
-    pub fn new(deflate: Option<Deflate>) -> Self {
-        Self { deflate, ..Self::default() }
+    /// An empty queue of a connection that agreed to `dialect`.
+    pub fn new(dialect: Dialect) -> Self {
+        Self { dialect, ..Self::default() }
     }
 
     /// Queues a live event.
@@ -83,22 +93,58 @@ impl Outbox {
         event: &Rc<LoggedEvent>,
         limits: &ClientLimits,
     ) -> Result<(), Full> {
-        let bytes = event_frame_bytes(seq, event.tail_for(self.deflate));
+        let bytes = event_frame_bytes(seq, event.tail_for(self.dialect));
         let is_full = self.live_messages >= limits.queue_messages
             || (self.live_messages > 0 && self.live_bytes + bytes > limits.queue_bytes);
         if is_full {
             return Err(Full);
         }
+        self.push_live(seq, event);
+        Ok(())
+    }
+
+    /// Queues a live event for a socket that may take it in its turn, whatever waits.
+    pub fn push_live(&mut self, seq: u64, event: &Rc<LoggedEvent>) {
         self.live_messages += 1;
-        self.live_bytes += bytes;
+        self.live_bytes += event_frame_bytes(seq, event.tail_for(self.dialect));
         let (event, origin) = (Rc::clone(event), Origin::Live);
         self.items.push_back(Item::Event { seq, event, origin });
-        Ok(())
+    }
+
+    /// Drops the newest live events that are over a bound, because the socket is blocked;
+    /// `last_seq` is that of the connection's newest event.
+    pub fn trim(&mut self, last_seq: u64, limits: &ClientLimits) -> Trimmed {
+        let mut trimmed = Trimmed::default();
+        let first = usize::from(self.front_sent > 0);
+        let mut at = self.items.len();
+        while at > first && self.is_over(limits) {
+            at -= 1;
+            let Some(Item::Event { seq, origin: Origin::Live, .. }) = self.items.get(at) else {
+                continue;
+            };
+            let is_newest = *seq + trimmed.newest as u64 == last_seq;
+            trimmed.newest += usize::from(is_newest && trimmed.newest == trimmed.dropped);
+            trimmed.dropped += 1;
+            if let Some(item) = self.items.remove(at) {
+                self.release(&item);
+            }
+        }
+        trimmed
+    }
+
+    /// Live events that wait.
+    pub fn live_messages(&self) -> usize {
+        self.live_messages
+    }
+
+    fn is_over(&self, limits: &ClientLimits) -> bool {
+        self.live_messages > limits.queue_messages
+            || (self.live_messages > 1 && self.live_bytes > limits.queue_bytes)
     }
 
     /// Queues an event that the client asked for.
     pub fn push_requested(&mut self, seq: u64, event: &Rc<LoggedEvent>) {
-        self.requested_bytes += event_frame_bytes(seq, event.tail_for(self.deflate));
+        self.requested_bytes += event_frame_bytes(seq, event.tail_for(self.dialect));
         let (event, origin) = (Rc::clone(event), Origin::Requested);
         self.items.push_back(Item::Event { seq, event, origin });
     }
@@ -131,7 +177,7 @@ impl Outbox {
     /// may keep in memory.
     pub fn held_bytes(&self) -> usize {
         let front = match self.items.front() {
-            Some(item @ Item::Event { .. }) => item.bytes(self.deflate),
+            Some(item @ Item::Event { .. }) => item.bytes(self.dialect),
             _ => 0,
         };
         self.live_bytes + self.requested_bytes - front
@@ -139,7 +185,7 @@ impl Outbox {
 
     /// The frames that wait, oldest first.
     pub fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
-        self.items.iter().map(|item| item.frame(self.deflate))
+        self.items.iter().map(|item| item.frame(self.dialect))
     }
 
     /// Bytes of the first frame that are sent already.
@@ -152,7 +198,7 @@ impl Outbox {
         let mut complete = 0;
         self.front_sent += bytes;
         while let Some(front) = self.items.front() {
-            let length = front.bytes(self.deflate);
+            let length = front.bytes(self.dialect);
             if self.front_sent < length {
                 break;
             }
@@ -184,10 +230,10 @@ impl Outbox {
         match item {
             Item::Event { origin: Origin::Live, .. } => {
                 self.live_messages -= 1;
-                self.live_bytes -= item.bytes(self.deflate);
+                self.live_bytes -= item.bytes(self.dialect);
             }
             Item::Event { origin: Origin::Requested, .. } => {
-                self.requested_bytes -= item.bytes(self.deflate);
+                self.requested_bytes -= item.bytes(self.dialect);
             }
             Item::Answer(frame) => {
                 self.answer_bytes -= frame.len();
@@ -200,13 +246,13 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::recent::tests::logged;
+    use crate::shard::history::tests::logged;
     use crate::shard::simulation::limits;
 
     #[test]
     fn live_events_meet_both_bounds_and_requested_ones_do_not() {
         let event = logged("a", 1);
-        let bytes = event_frame_bytes(1, event.tail_for(None));
+        let bytes = event_frame_bytes(1, event.tail_for(Dialect::default()));
         let by_count = ClientLimits { queue_messages: 3, ..limits().client };
         let by_bytes = ClientLimits { queue_bytes: 3 * bytes + 1, ..limits().client };
         for limits in [by_count, by_bytes] {
@@ -223,6 +269,33 @@ mod tests {
     }
 
     #[test]
+    fn a_blocked_queue_is_trimmed_to_its_bounds_from_the_newest_on() {
+        let event = logged("a", 1);
+        let bytes = event_frame_bytes(1, event.tail_for(Dialect::default()));
+        let three = ClientLimits { queue_messages: 3, ..limits().client };
+        let trim = |in_flight: usize, newest_is_requested: bool, limits: &ClientLimits| {
+            let mut outbox = Outbox::default();
+            for seq in 1..=8 {
+                outbox.push_live(seq, &event);
+                outbox.push_answer(vec![0; 10]);
+            }
+            if newest_is_requested {
+                outbox.push_requested(9, &event);
+            }
+            outbox.advance(in_flight);
+            let trimmed = outbox.trim(8 + u64::from(newest_is_requested), limits);
+            (trimmed, outbox.live_messages(), outbox.answer_bytes(), outbox.items.len())
+        };
+        let trimmed = |dropped, newest| Trimmed { dropped, newest };
+        assert_eq!(trim(0, false, &three), (trimmed(5, 5), 3, 80, 11));
+        assert_eq!(trim(0, true, &three), (trimmed(5, 0), 3, 80, 12), "the requested one tells");
+        let one = ClientLimits { queue_bytes: 1, ..limits().client };
+        assert_eq!(trim(4, false, &one), (trimmed(7, 7), 1, 80, 9), "what is in flight stays");
+        let wide = ClientLimits { queue_bytes: 8 * bytes, ..limits().client };
+        assert_eq!(trim(0, false, &wide), (trimmed(0, 0), 8, 80, 16));
+    }
+
+    #[test]
     fn advance_counts_whole_frames() {
         let mut outbox = Outbox::default();
         let event = logged("a", 1);
@@ -232,7 +305,7 @@ mod tests {
         assert_eq!((outbox.front_sent(), outbox.answer_bytes()), (9, 10));
         assert_eq!(outbox.advance(1), 0);
         assert_eq!((outbox.front_sent(), outbox.answer_bytes()), (0, 0));
-        assert_eq!(outbox.advance(event_frame_bytes(1, event.tail_for(None))), 1);
+        assert_eq!(outbox.advance(event_frame_bytes(1, event.tail_for(Dialect::default()))), 1);
         assert!(outbox.is_empty());
     }
 

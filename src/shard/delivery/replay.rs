@@ -7,9 +7,9 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use super::limits::FRAMES_PER_SEND;
-use super::recent::LoggedEvent;
 use crate::heap::allocation_bytes;
+use crate::shard::history::LoggedEvent;
+use crate::shard::limits::FRAMES_PER_SEND;
 
 /// A contiguous run of events that ends with the newest numbered one.
 #[derive(Debug, Default)]
@@ -32,6 +32,11 @@ impl ReplayRing {
         self.events.push_back(Rc::clone(event));
         self.last_seq += 1;
         self.last_seq
+    }
+
+    /// How many events are held.
+    pub fn len(&self) -> u32 {
+        self.events.len() as u32
     }
 
     /// The newest `seq` given out; 0 before the first.
@@ -75,7 +80,7 @@ impl ReplayRing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::recent::tests::logged;
+    use crate::shard::history::tests::logged;
 
     #[test]
     fn holds_the_newest_by_seq() {

@@ -4,60 +4,17 @@
 //! Bounds: messages, bytes and age (`WS_LOG_*`). Each entry names the one before it on its channel,
 //! so that what a client missed is found without reading what it did not subscribe to.
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::limits::Limits;
-use super::newest::Looks;
+use super::logged::LoggedEvent;
 use crate::channel::Pattern;
-use crate::event::{Event, Tail};
 use crate::heap::allocation_bytes;
 use crate::position::{Base, Position, StreamPos};
-use crate::protocol::extension::Deflate;
-
-/// An event in this shard's hands: counted by the shard alone, without atomics.
-#[derive(Debug)]
-pub struct LoggedEvent {
-    event: Arc<Event>,
-    alive: Rc<Cell<usize>>,
-}
-
-impl LoggedEvent {
-    /// Takes the shared event into the shard, which counts in `alive` how many it has.
-    pub fn new(event: Arc<Event>, alive: &Rc<Cell<usize>>) -> Self {
-        alive.set(alive.get() + 1);
-        Self { event, alive: Rc::clone(alive) }
-    }
-
-    /// Heap of `count` of them, each behind its `Rc`; the payloads are shared between shards.
-    pub fn memory_bytes(count: usize) -> usize {
-        count * allocation_bytes(2 * size_of::<usize>() + size_of::<Self>())
-    }
-
-    /// The shared event.
-    pub fn event(&self) -> &Event {
-        &self.event
-    }
-
-    /// What a connection that agreed to `deflate` is sent of it.
-    pub fn tail_for(&self, deflate: Option<Deflate>) -> Tail<'_> {
-        self.event.tail_for(deflate)
-    }
-
-    /// The stream position as a number.
-    pub fn pos(&self) -> u64 {
-        self.event.position().pos.0
-    }
-}
-
-impl Drop for LoggedEvent {
-    fn drop(&mut self) {
-        self.alive.set(self.alive.get() - 1);
-    }
-}
+use crate::shard::limits::{FORGOTTEN_PER_CALL_MAX, Limits};
+use crate::shard::scan_budget::ScanBudget;
 
 #[derive(Debug)]
 struct Entry {
@@ -108,7 +65,7 @@ impl RecentLog {
         self.bytes += event.event().memory_bytes();
         self.newest = event.event().position();
         let number = self.forgotten + self.entries.len() as u64 + 1;
-        let channel = event.event().channel();
+        let channel = event.channel();
         let before = match self.channels.get_mut(channel) {
             Some(newest) => std::mem::replace(newest, number),
             None => self.channels.insert(Arc::clone(channel), number).unwrap_or_default(),
@@ -120,13 +77,13 @@ impl RecentLog {
         self.expire(now_ms, limits);
     }
 
-    /// Forgets what is too old.
+    /// Forgets what is too old, [`FORGOTTEN_PER_CALL_MAX`] events at most.
     pub fn expire(&mut self, now_ms: u64, limits: &Limits) {
-        while self
-            .entries
-            .front()
-            .is_some_and(|oldest| now_ms.saturating_sub(oldest.arrived_ms) > limits.log_ms)
-        {
+        for _ in 0..FORGOTTEN_PER_CALL_MAX {
+            let Some(oldest) = self.entries.front() else { return };
+            if now_ms.saturating_sub(oldest.arrived_ms) <= limits.log_ms {
+                return;
+            }
             self.forget_oldest();
         }
     }
@@ -168,25 +125,25 @@ impl RecentLog {
     /// Calls `each` with the events from entry `first` on that `pattern` matches, in no order,
     /// until it returns false. Cost: for a channel its events; for a wildcard also either the
     /// channels that share its literal prefix or all events from `first` on, whichever are fewer.
-    /// Each takes one of `looks`, and when these are used up it ends.
+    /// Each takes one step of `budget`; when that is used up the walk ends.
     pub fn for_each_from(
         &self,
         first: u64,
         pattern: &Pattern,
-        looks: &mut Looks,
+        budget: &mut ScanBudget,
         mut each: impl FnMut(&Rc<LoggedEvent>) -> bool,
     ) {
         if !pattern.is_wildcard() {
             if let Some(&newest) = self.channels.get(pattern.as_str()) {
-                self.for_each_of_channel(first, newest, looks, &mut each);
+                self.for_each_of_channel(first, newest, budget, &mut each);
             }
             return;
         }
         let skipped = first.saturating_sub(self.forgotten + 1) as usize;
         if self.entries.len().saturating_sub(skipped) <= self.channels.len() {
             for entry in self.entries.iter().skip(skipped) {
-                let is_match = pattern.matches(entry.event.event().channel());
-                if !looks.take() || (is_match && !each(&entry.event)) {
+                let is_match = pattern.matches(entry.event.channel());
+                if !budget.take() || (is_match && !each(&entry.event)) {
                     return;
                 }
             }
@@ -195,12 +152,12 @@ impl RecentLog {
         let prefix = pattern.literal_prefix();
         let from = (Bound::Included(prefix), Bound::Unbounded);
         for (channel, &newest) in self.channels.range::<str, _>(from) {
-            if !channel.starts_with(prefix) || !looks.take() {
+            if !channel.starts_with(prefix) || !budget.take() {
                 return;
             }
             if newest >= first
                 && pattern.matches(channel)
-                && !self.for_each_of_channel(first, newest, looks, &mut each)
+                && !self.for_each_of_channel(first, newest, budget, &mut each)
             {
                 return;
             }
@@ -212,13 +169,13 @@ impl RecentLog {
         &self,
         first: u64,
         newest: u64,
-        looks: &mut Looks,
+        budget: &mut ScanBudget,
         each: &mut impl FnMut(&Rc<LoggedEvent>) -> bool,
     ) -> bool {
         let mut number = newest;
         while number >= first && number > self.forgotten {
             let entry = &self.entries[(number - self.forgotten - 1) as usize];
-            if !looks.take() || !each(&entry.event) {
+            if !budget.take() || !each(&entry.event) {
                 return false;
             }
             number = entry.before;
@@ -259,17 +216,10 @@ impl RecentLog {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use crate::position::Incoming;
+    use crate::shard::history::logged::tests::logged;
     use crate::shard::simulation::limits;
-
-    pub(crate) fn logged(channel: &str, pos: u64) -> Rc<LoggedEvent> {
-        let position = Position { pos: StreamPos(pos), ts_ms: pos };
-        let incoming = Incoming { subject: channel, payload: b"{}", position };
-        let event = Arc::new(Event::new(&incoming, channel.into(), StreamPos(0)));
-        Rc::new(LoggedEvent::new(event, &Rc::default()))
-    }
 
     #[test]
     fn the_log_keeps_within_each_bound() {
@@ -299,15 +249,15 @@ pub(super) mod tests {
         assert_eq!((log.len(), log.bytes(), log.newest().pos), (0, 0, StreamPos(7)));
     }
 
-    fn positions(log: &RecentLog, first: u64, text: &str, looks: usize) -> (Vec<u64>, bool) {
-        let (mut found, mut looks) = (Vec::new(), Looks::new(looks));
+    fn positions(log: &RecentLog, first: u64, text: &str, steps: usize) -> (Vec<u64>, bool) {
+        let (mut found, mut budget) = (Vec::new(), ScanBudget::new(steps));
         let pattern = Pattern::parse(text, 256).unwrap();
-        log.for_each_from(first, &pattern, &mut looks, |event| {
+        log.for_each_from(first, &pattern, &mut budget, |event| {
             found.push(event.pos());
             true
         });
         found.sort_unstable();
-        (found, looks.is_exceeded())
+        (found, budget.is_exceeded())
     }
 
     #[test]

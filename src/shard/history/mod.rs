@@ -1,0 +1,227 @@
+//! The stream's memory: what was published lately, and what may be claimed of it.
+//!
+//! ```text
+//! logged   an event in the shard's hands
+//! recent   the recent log, and what came after a position
+//! newest   the newest event of each channel
+//! waiting  resumes that wait for a position
+//! ```
+//!
+//! [`History`] owns the epoch, the log, the newest events and the state of the source. What a client
+//! missed is a pure function of it. Bounds: those of its parts.
+
+mod logged;
+mod newest;
+mod recent;
+mod waiting;
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use self::newest::NewestEvents;
+use self::recent::{Place, RecentLog};
+use super::limits::Limits;
+use super::scan_budget::ScanBudget;
+use crate::channel::Pattern;
+use crate::clock::Now;
+use crate::event::Event;
+use crate::feed::SourceStatus;
+use crate::position::{Base, Epoch, Position, StreamPos};
+use crate::protocol::command::ResumePoint;
+use crate::protocol::message::{ReachedPosition, ResumeRefusal, ServerMessage, SourceState};
+
+pub use logged::LoggedEvent;
+pub use waiting::{SubscribeCommand, WaitingResumes};
+
+#[cfg(test)]
+pub(super) use logged::tests;
+
+/// What a client missed, in the order of the stream, or why it cannot be given.
+pub type ResumeOutcome = Result<Vec<Rc<LoggedEvent>>, ResumeRefusal>;
+
+/// What a shard remembers of the stream.
+#[derive(Debug)]
+pub struct History {
+    log: RecentLog,
+    newest: NewestEvents,
+    epoch: Option<Epoch>,
+    source: SourceStatus,
+    /// Events taken, which names each one.
+    taken: u64,
+    /// How many events the shard holds, wherever.
+    alive: Rc<Cell<usize>>,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            log: RecentLog::default(),
+            newest: NewestEvents::default(),
+            epoch: None,
+            source: SourceStatus::Connecting,
+            taken: 0,
+            alive: Rc::default(),
+        }
+    }
+}
+
+impl History {
+    /// Takes in a published event; hands it back with its number.
+    pub fn take(&mut self, event: Arc<Event>, now: Now, limits: &Limits) -> (u64, Rc<LoggedEvent>) {
+        let event = Rc::new(LoggedEvent::new(event, &self.alive));
+        self.log.push(&event, now.monotonic_ms(), limits);
+        self.newest.update(&event);
+        self.taken += 1;
+        (self.taken, event)
+    }
+
+    /// Begins anew, in an epoch of which `base` is known; returns what clients are to be told if
+    /// there was another before: the reason of a `resync`.
+    pub fn begin(&mut self, epoch: Epoch, base: Base) -> Option<&'static str> {
+        self.log = RecentLog::new(base);
+        self.newest = NewestEvents::default();
+        let is_same = self.epoch.as_ref() == Some(&epoch);
+        let before = self.epoch.replace(epoch);
+        before.map(|_| if is_same { "history_lost" } else { "stream_recreated" })
+    }
+
+    /// Sets how the source is doing; whether it was or is live and that has changed.
+    pub fn set_source(&mut self, status: SourceStatus) -> bool {
+        let before = std::mem::replace(&mut self.source, status);
+        (before == SourceStatus::Live) != (status == SourceStatus::Live)
+    }
+
+    /// Forgets some of what is too old.
+    pub fn expire(&mut self, now: Now, limits: &Limits) {
+        self.log.expire(now.monotonic_ms(), limits);
+    }
+
+    /// How the source is doing.
+    pub fn source(&self) -> SourceStatus {
+        self.source
+    }
+
+    /// The stream's life; `None` before the first contact.
+    pub fn epoch(&self) -> Option<&str> {
+        self.epoch.as_ref().map(|epoch| &*epoch.0)
+    }
+
+    /// The newest position of the epoch.
+    pub fn newest_position(&self) -> Position {
+        self.log.newest()
+    }
+
+    /// The newest position with its epoch, if there is one.
+    pub fn reached(&self) -> Option<ReachedPosition<'_>> {
+        let Position { pos, ts_ms } = self.log.newest();
+        let epoch = self.epoch().filter(|_| pos.0 > 0)?;
+        Some(ReachedPosition { epoch, pos: pos.0, ts: ts_ms })
+    }
+
+    /// How the source is doing, as a message.
+    pub fn source_message(&self, now: Now) -> ServerMessage<'_> {
+        let newest = self.log.newest();
+        let (pos, ts) = (newest.pos.0, newest.ts_ms);
+        let state = SourceState { epoch: self.epoch(), pos, ts, server_time: now.unix_ms };
+        match self.source {
+            SourceStatus::Live => ServerMessage::SourceLive(state),
+            _ => ServerMessage::SourceStale(state),
+        }
+    }
+
+    /// Whether the position is one that this instance may still reach.
+    pub fn is_ahead(&self, point: &ResumePoint) -> bool {
+        self.epoch().is_none_or(|epoch| epoch == point.epoch && self.place(point) == Place::Ahead)
+    }
+
+    /// Whether the log has forgotten the event of this position.
+    pub fn has_forgotten(&self, pos: u64) -> bool {
+        self.log.has_forgotten(pos)
+    }
+
+    /// What was published on `channels` after `point`, each event once and in order.
+    ///
+    /// # Errors
+    /// Why it cannot be given whole: the position is not proved, or there are more than `events_max`
+    /// or than `budget` allows to look at.
+    pub fn missed(
+        &self,
+        channels: &[Pattern],
+        point: &ResumePoint,
+        events_max: usize,
+        budget: &mut ScanBudget,
+    ) -> ResumeOutcome {
+        let first = self.first_after(point)?;
+        let mut missed: Vec<Rc<LoggedEvent>> = Vec::new();
+        for pattern in channels {
+            self.log.for_each_from(first, pattern, budget, |event| {
+                missed.push(Rc::clone(event));
+                // Patterns may overlap: twice as many are counted when each is there once.
+                missed.len() <= 2 * events_max
+            });
+            if budget.is_exceeded() {
+                return Err(ResumeRefusal::TooManyMessages);
+            }
+            if missed.len() > events_max {
+                put_in_order(&mut missed);
+                if missed.len() > events_max {
+                    return Err(ResumeRefusal::TooManyMessages);
+                }
+            }
+        }
+        put_in_order(&mut missed);
+        Ok(missed)
+    }
+
+    /// Calls `each` with the newest events of the channels that `pattern` matches.
+    pub fn for_each_newest(
+        &self,
+        pattern: &Pattern,
+        budget: &mut ScanBudget,
+        each: impl FnMut(&Rc<LoggedEvent>, &mut ScanBudget),
+    ) {
+        self.newest.for_each_match(pattern, budget, each);
+    }
+
+    /// Heap of the log and of everything in it, without payloads.
+    pub fn memory_bytes(&self) -> usize {
+        self.log.memory_bytes()
+            + self.newest.memory_bytes()
+            + LoggedEvent::memory_bytes(self.alive.get())
+    }
+
+    /// Messages in the recent log.
+    #[cfg(test)]
+    pub fn log_messages(&self) -> usize {
+        self.log.len()
+    }
+
+    /// The number of the first entry of the log after `point`.
+    fn first_after(&self, point: &ResumePoint) -> Result<u64, ResumeRefusal> {
+        if self.epoch().is_some_and(|epoch| epoch != point.epoch) {
+            return Err(ResumeRefusal::EpochChanged);
+        }
+        match (self.place(point), self.source) {
+            (Place::Before(first), _) => Ok(first),
+            (Place::TooOld, _) => Err(ResumeRefusal::PositionTooOld),
+            (Place::Other, _) => Err(ResumeRefusal::PositionMismatch),
+            (Place::Ahead, SourceStatus::Connecting | SourceStatus::Loading) => {
+                Err(ResumeRefusal::Loading)
+            }
+            (Place::Ahead, SourceStatus::Live | SourceStatus::Stale) => {
+                Err(ResumeRefusal::PositionUnknown)
+            }
+        }
+    }
+
+    fn place(&self, point: &ResumePoint) -> Place {
+        self.log.place_of(Position { pos: StreamPos(point.pos), ts_ms: point.ts })
+    }
+}
+
+/// Puts events in the order of the stream, each once.
+pub fn put_in_order(events: &mut Vec<Rc<LoggedEvent>>) {
+    events.sort_by_key(|event| event.pos());
+    events.dedup_by_key(|event| event.pos());
+}
