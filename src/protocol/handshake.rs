@@ -1,10 +1,8 @@
-//! The request head of a new connection: an upgrade (RFC 6455, section 4.2), a probe, or a
-//! refusal, and the bytes of each answer.
+//! The request head of a new connection: an upgrade (RFC 6455, section 4.2) and its answer, a
+//! probe, or a refusal.
 //!
 //! Parsing is tungstenite's (httparse inside); this module decides. Bound: a head of
 //! [`HEAD_BYTES_MAX`] bytes.
-
-use std::fmt::Write as _;
 
 use http::HeaderValue;
 use http::header::{
@@ -15,9 +13,13 @@ use tungstenite::handshake::machine::TryParse as _;
 use tungstenite::handshake::server::{Request, create_response, write_response};
 
 use super::extension::{Compression, Deflate, negotiate};
+use super::response::Refusal;
 
 /// The longest request head that is read.
 pub const HEAD_BYTES_MAX: usize = 8_192;
+
+/// [`Refusal::HeadTooLarge`] says so to the client.
+const _: () = assert!(HEAD_BYTES_MAX == 8_192);
 
 /// What a complete request head asks for.
 #[derive(Debug)]
@@ -40,90 +42,6 @@ pub enum Head {
         /// What is missing to make it an upgrade.
         refusal: Refusal,
     },
-}
-
-/// A refusal in HTTP: whose fault and what to do is in its text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// Not HTTP/1.1, or a malformed header.
-    Malformed,
-    /// `Sec-WebSocket-Key` is missing or not 16 bytes in base64.
-    BadKey,
-    /// No such path.
-    NotFound,
-    /// Not a GET.
-    Method,
-    /// No `Connection: Upgrade` with `Upgrade: websocket`.
-    UpgradeRequired,
-    /// A `Sec-WebSocket-Version` other than 13.
-    Version,
-    /// A head over [`HEAD_BYTES_MAX`].
-    HeadTooLarge,
-    /// The connection limit is reached.
-    Full,
-}
-
-impl Refusal {
-    fn parts(self) -> (&'static str, &'static str, &'static str) {
-        match self {
-            Self::Malformed => {
-                ("400 Bad Request", "malformed_request", "this is not an HTTP/1.1 request")
-            }
-            Self::BadKey => {
-                ("400 Bad Request", "invalid_key", "Sec-WebSocket-Key must be 16 bytes in base64")
-            }
-            Self::NotFound => ("404 Not Found", "not_found", "try /ws, /health or /ready"),
-            Self::Method => ("405 Method Not Allowed", "method_not_allowed", "use GET"),
-            Self::UpgradeRequired => (
-                "426 Upgrade Required",
-                "upgrade_required",
-                "connect with a WebSocket client: Connection: Upgrade, Upgrade: websocket",
-            ),
-            Self::Version => {
-                ("426 Upgrade Required", "unsupported_version", "Sec-WebSocket-Version must be 13")
-            }
-            Self::HeadTooLarge => (
-                "431 Request Header Fields Too Large",
-                "head_too_large",
-                "the request head is limited to 8192 bytes",
-            ),
-            Self::Full => (
-                "503 Service Unavailable",
-                "too_many_connections",
-                "the connection limit is reached, try again later",
-            ),
-        }
-    }
-
-    fn headers(self) -> &'static str {
-        match self {
-            Self::Method => "Allow: GET\r\n",
-            Self::UpgradeRequired => "Upgrade: websocket\r\n",
-            Self::Version => "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
-            Self::Full => "Retry-After: 5\r\n",
-            _ => "",
-        }
-    }
-
-    /// The whole response; the connection closes after it.
-    pub fn response(self) -> Vec<u8> {
-        let (status, code, message) = self.parts();
-        let body = format!("{{\"error\":\"{code}\",\"message\":\"{message}\"}}");
-        json_response(status, self.headers(), &body)
-    }
-}
-
-/// A JSON response after which the connection closes; `headers` are whole lines.
-pub fn json_response(status: &str, headers: &str, body: &str) -> Vec<u8> {
-    let mut out = String::with_capacity(160 + headers.len() + body.len());
-    write!(
-        out,
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
-         Cache-Control: no-store\r\nConnection: close\r\n{headers}\r\n{body}",
-        body.len()
-    )
-    .expect("writing to a String cannot fail");
-    out.into_bytes()
 }
 
 /// Reads a request head; `None` if it is not complete yet. With [`Compression::Deflate`] the

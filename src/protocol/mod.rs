@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! handshake   request head -> upgrade, probe or refusal
+//! response    answers in HTTP before the upgrade: probes and refusals
 //! frame       frame headers (RFC 6455, section 5.2), masking
 //! error       how a client can break the wire protocol
 //! decoder     bytes of one connection -> messages; fragments, UTF-8, control frames
@@ -25,3 +26,4 @@ pub mod frame;
 pub mod handshake;
 pub mod inflate;
 pub mod message;
+pub mod response;

@@ -6,8 +6,9 @@ use super::engine::{Mode, Shard};
 use super::id::ConnId;
 use super::{Now, Wire};
 use crate::feed::SourceStatus;
-use crate::protocol::handshake::{self, Head, Refusal, json_response};
+use crate::protocol::handshake::{self, Head};
 use crate::protocol::message::{ServerMessage, Welcome};
+use crate::protocol::response::{Refusal, json_response};
 
 impl Shard {
     pub(super) fn receive_head(
