@@ -1,7 +1,7 @@
 //! Bytes to values and back, and nothing else: no IO, no clock, no state of the server.
 //!
 //! ```text
-//! handshake   request head -> upgrade, probe or refusal
+//! handshake   request head -> what is asked; the answer to an upgrade
 //! response    answers in HTTP before the upgrade: probes and refusals
 //! frame       frame headers (RFC 6455, section 5.2), masking
 //! error       how a client can break the wire protocol

@@ -7,7 +7,9 @@ use std::fmt::Write as _;
 pub enum Refusal {
     /// Not HTTP/1.1, or a malformed header.
     Malformed,
-    /// `Sec-WebSocket-Key` is missing or not 16 bytes in base64.
+    /// No `Sec-WebSocket-Key`.
+    MissingKey,
+    /// A `Sec-WebSocket-Key` that is not 16 bytes in base64.
     BadKey,
     /// No such path.
     NotFound,
@@ -29,6 +31,7 @@ impl Refusal {
             Self::Malformed => {
                 ("400 Bad Request", "malformed_request", "this is not an HTTP/1.1 request")
             }
+            Self::MissingKey => ("400 Bad Request", "invalid_key", "Sec-WebSocket-Key is missing"),
             Self::BadKey => {
                 ("400 Bad Request", "invalid_key", "Sec-WebSocket-Key must be 16 bytes in base64")
             }

@@ -1,14 +1,27 @@
-//! The first bytes of a connection: the request head, and what it is answered with.
+//! The first bytes of a connection: the request head is collected and parsed, then one place
+//! decides on the whole request, and another does what was decided.
+//!
+//! Bound: the head, see [`HEAD_BYTES_MAX`].
 
-use super::connection::State;
+use super::connection::{Handshake, State};
 use super::drain::Phase;
 use super::engine::{Mode, Shard};
 use super::id::ConnId;
+use super::routes::{Route, find_route};
 use super::{Now, Wire};
 use crate::feed::SourceStatus;
-use crate::protocol::handshake::{self, Head};
+use crate::protocol::handshake::{self, HEAD_BYTES_MAX, Method, Request, Upgrade};
 use crate::protocol::message::{ServerMessage, Welcome};
 use crate::protocol::response::{Refusal, json_response};
+
+/// What a request is answered with, if it is not refused.
+#[derive(Debug)]
+enum Admission<'a> {
+    /// The client becomes a connection.
+    Connection(Upgrade<'a>),
+    /// It is told this, and that is all.
+    Probe(Vec<u8>),
+}
 
 impl Shard {
     pub(super) fn receive_head(
@@ -18,45 +31,94 @@ impl Shard {
         now: Now,
         wire: &mut impl Wire,
     ) {
-        let compression = self.settings.limits.compression;
-        let Some(connection) = self.find(id) else { return };
-        let State::Handshake { head } = &mut connection.state else { return };
-        let is_first = head.is_empty();
-        let before = head.len();
-        head.extend_from_slice(bytes);
+        let Some(handshake) = self.handshake(id) else { return };
+        let peer = handshake.peer;
+        let mut held = std::mem::take(&mut handshake.head);
+        let held_bytes = held.len();
+        if held_bytes > 0 {
+            held.extend_from_slice(bytes);
+        }
         // A head can only become complete with a line end, and garbage shows in the first bytes:
         // a client that dribbles does not have every byte parsed again.
-        if !is_first && !bytes.contains(&b'\n') && head.len() < handshake::HEAD_BYTES_MAX {
-            return;
+        let is_to_be_parsed =
+            held_bytes == 0 || bytes.contains(&b'\n') || held.len() >= HEAD_BYTES_MAX;
+        // Most heads come in one piece, which needs no copy.
+        let head = if held_bytes == 0 { &*bytes } else { &held[..] };
+        let mut space = handshake::field_space();
+        let parsed =
+            if is_to_be_parsed { handshake::parse(head, peer, &mut space) } else { Ok(None) };
+        let head_bytes = match parsed {
+            Ok(Some(request)) => {
+                self.answer_request(id, &request, now);
+                request.head_bytes
+            }
+            Ok(None) => {
+                if held_bytes == 0 {
+                    held.extend_from_slice(bytes);
+                }
+                if let Some(handshake) = self.handshake(id) {
+                    handshake.head = held;
+                }
+                return;
+            }
+            Err(refusal) => return self.refuse(id, refusal, now),
+        };
+        if self.find(id).is_some_and(|connection| connection.is_open()) {
+            self.flush(id, wire);
+            let frames_start = head_bytes.saturating_sub(held_bytes);
+            self.receive(id, &mut bytes[frames_start..], now, wire);
         }
-        match handshake::parse(head, compression) {
-            Ok(None) => {}
-            Ok(Some(Head::Upgrade { head_bytes, path, response, deflate })) => {
-                let frames_start = head_bytes - before.min(head_bytes);
-                connection.deflate = deflate;
-                self.upgrade(id, &path, response, now);
-                if self.find(id).is_some_and(|connection| connection.is_open()) {
-                    self.flush(id, wire);
-                    self.receive(id, &mut bytes[frames_start..], now, wire);
+    }
+
+    fn handshake(&mut self, id: ConnId) -> Option<&mut Handshake> {
+        match &mut self.find(id)?.state {
+            State::Handshake(handshake) => Some(handshake),
+            _ => None,
+        }
+    }
+
+    fn answer_request(&mut self, id: ConnId, request: &Request<'_>, now: Now) {
+        match self.decide(request) {
+            Ok(Admission::Connection(upgrade)) => {
+                let agreed = request.agree(self.settings.limits.compression);
+                self.queue(id, upgrade.accept(&agreed));
+                if let Some(connection) = self.find(id) {
+                    connection.deflate = agreed.deflate();
+                }
+                self.open(id, now);
+                if matches!(self.settings.mode, Mode::Channels { .. }) {
+                    self.welcome(id, now);
                 }
             }
-            Ok(Some(Head::Get { path, refusal })) => self.probe(id, &path, refusal, now),
+            Ok(Admission::Probe(response)) => {
+                self.queue(id, response);
+                self.finish(id, now);
+            }
             Err(refusal) => self.refuse(id, refusal, now),
         }
     }
 
-    fn upgrade(&mut self, id: ConnId, path: &str, response: Vec<u8>, now: Now) {
-        let is_known_path = path == "/ws" || matches!(self.settings.mode, Mode::Echo);
-        if !is_known_path {
-            return self.refuse(id, Refusal::NotFound, now);
+    fn decide<'a>(&self, request: &Request<'a>) -> Result<Admission<'a>, Refusal> {
+        if request.method != Method::Get {
+            return Err(Refusal::Method);
         }
-        if self.settings.census.total() >= self.settings.limits.connections_max {
-            return self.refuse(id, Refusal::Full, now);
-        }
-        self.queue(id, response);
-        self.open(id, now);
-        if matches!(self.settings.mode, Mode::Channels { .. }) {
-            self.welcome(id, now);
+        let route = match self.settings.mode {
+            Mode::Echo => Route::Upgrade,
+            Mode::Channels { .. } => find_route(request.path).ok_or(Refusal::NotFound)?,
+        };
+        match (route, request.upgrade()) {
+            (Route::Upgrade, Ok(upgrade)) => {
+                let limits = &self.settings.limits;
+                let is_full = self.settings.census.total() >= limits.connections_max;
+                if is_full { Err(Refusal::Full) } else { Ok(Admission::Connection(upgrade)) }
+            }
+            (Route::Upgrade, Err(refusal)) => Err(refusal),
+            // There is no WebSocket at the path of a probe.
+            (Route::Health | Route::Ready, Ok(_)) => Err(Refusal::NotFound),
+            (Route::Health, Err(_)) => {
+                Ok(Admission::Probe(json_response("200 OK", "", "{\"status\":\"ok\"}")))
+            }
+            (Route::Ready, Err(_)) => Ok(Admission::Probe(self.readiness())),
         }
     }
 
@@ -87,20 +149,6 @@ impl Shard {
     pub(super) fn connection_name(&mut self, id: ConnId) -> String {
         let number = self.find(id).map_or(0, |connection| connection.number);
         format!("{}-{}-{number}", self.settings.instance, self.settings.shard)
-    }
-
-    fn probe(&mut self, id: ConnId, path: &str, refusal: Refusal, now: Now) {
-        if matches!(self.settings.mode, Mode::Echo) {
-            return self.refuse(id, refusal, now);
-        }
-        let response = match path {
-            "/health" => json_response("200 OK", "", "{\"status\":\"ok\"}"),
-            "/ready" => self.readiness(),
-            "/ws" => return self.refuse(id, refusal, now),
-            _ => return self.refuse(id, Refusal::NotFound, now),
-        };
-        self.queue(id, response);
-        self.finish(id, now);
     }
 
     fn readiness(&self) -> Vec<u8> {

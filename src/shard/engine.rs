@@ -4,6 +4,7 @@
 //! nothing to be flushed. Bounds: see `limits`; the table of connections is bounded by the
 //! descriptors that the caller accepts.
 
+use core::net::SocketAddr;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
@@ -136,14 +137,14 @@ impl Shard {
         }
     }
 
-    /// A connection was accepted.
-    pub fn accept(&mut self, now: Now) -> ConnId {
+    /// A connection was accepted, from this address.
+    pub fn accept(&mut self, peer: SocketAddr, now: Now) -> ConnId {
         self.generation = self.generation.wrapping_add(1);
         self.stats.accepted += 1;
         let id = ConnId { index: self.connections.next_index(), generation: self.generation };
         let deadline_ms = now.monotonic_ms + self.settings.limits.handshake_timeout_ms;
         let number = self.stats.accepted;
-        self.connections.insert(Connection::new(id, number, now.monotonic_ms, deadline_ms));
+        self.connections.insert(Connection::new(id, peer, number, now.monotonic_ms, deadline_ms));
         self.schedule(id, deadline_ms);
         id
     }

@@ -8,7 +8,8 @@
 //! age            how they leave when their connection is old
 //! jitter         moments that differ from connection to connection
 //! accounting     what shard and connections hold in memory, and the budget
-//! admission      the request head of a connection that came
+//! admission      the request head of a connection that came, and who is let in
+//! routes         what stands at which path
 //! commands       what a client's command does
 //! publish        what an event does: log, match, number, send once per connection
 //! batches        connections that wait until they may be sent to again
@@ -51,6 +52,7 @@ mod rate;
 mod recent;
 mod replay;
 mod resume;
+mod routes;
 mod subscriptions;
 mod table;
 mod timers;
