@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::hint::black_box;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -74,8 +75,10 @@ fn shard() -> Shard {
     Shard::new(settings, Now::default())
 }
 
+const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50_000);
+
 fn connect(shard: &mut Shard, wire: &mut Sink, channel: &str) {
-    let id = shard.accept(Now::default());
+    let id = shard.accept(PEER, Now::default());
     let mut request = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
         Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
         Sec-WebSocket-Version: 13\r\n\r\n"

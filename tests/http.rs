@@ -41,6 +41,11 @@ fn refusals_say_what_to_do() {
         (without("Upgrade: websocket\r\n"), "426 Upgrade Required", "upgrade_required"),
         (without("Sec-WebSocket-Version: 13\r\n"), "426 Upgrade Required", "unsupported_version"),
         (UPGRADE.replace("dGhl", "dG"), "400 Bad Request", "invalid_key"),
+        (
+            without("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"),
+            "400 Bad Request",
+            "invalid_key",
+        ),
         ("nonsense\r\n\r\n".to_owned(), "400 Bad Request", "malformed_request"),
         ("\x16\x03\x01\x00\x05".to_owned(), "400 Bad Request", "malformed_request"),
         (long, "431 Request Header Fields Too Large", "head_too_large"),

@@ -7,11 +7,12 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem::replace;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send};
+use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags, acceptfrom_with, recv, send};
 use socket2::{SockRef, Socket};
 
 use super::ring::{Ready, Ring, Signal};
@@ -140,16 +141,18 @@ impl Sockets {
         None
     }
 
-    /// Accepts one connection, which the shard then names with [`Self::add`]; `None` if the
-    /// kernel has no more. One that is over the limit of sockets is closed at once.
+    /// Accepts one connection, with the address of its peer, which the shard then names with
+    /// [`Self::add`]; `None` if the kernel has no more. One that is over the limit of sockets is closed at once.
     ///
     /// # Errors
     /// The process has no descriptor or memory for it; it stays in the kernel's queue.
-    pub(super) fn accept(&mut self) -> io::Result<Option<OwnedFd>> {
+    pub(super) fn accept(&mut self) -> io::Result<Option<(OwnedFd, SocketAddr)>> {
         let Some(listener) = &self.listener else { return Ok(None) };
         loop {
-            match accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(socket) if self.census.take_socket(self.sockets_max) => return Ok(Some(socket)),
+            match acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok((socket, peer)) if self.census.take_socket(self.sockets_max) => {
+                    return Ok(Some((socket, address_of(peer))));
+                }
                 Ok(_) | Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => {}
                 Err(rustix::io::Errno::AGAIN) => return Ok(None),
                 Err(error) => return Err(error.into()),
@@ -279,6 +282,14 @@ impl Sockets {
     }
 }
 
+/// The peer's address. A client that came by IPv4 to a listener of both kinds has its IPv4 address.
+/// The kernel names every peer of a TCP socket; one that it did not name would be 0.0.0.0.
+fn address_of(peer: Option<SocketAddrAny>) -> SocketAddr {
+    let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let peer = peer.map_or(unknown, |peer| SocketAddr::try_from(peer).unwrap_or(unknown));
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
+}
+
 /// What the ring knows a connection by.
 fn token(id: ConnId) -> u64 {
     let generation = id.generation & ((1 << GENERATION_BITS) - 1);
@@ -331,4 +342,30 @@ fn unsent_bytes(fd: RawFd) -> usize {
     // that is closed or no socket is answered with an error.
     let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) };
     if result == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_is_named_by_its_own_address() {
+        for (named, expected) in [
+            ("192.0.2.1:50000", "192.0.2.1:50000"),
+            ("[::ffff:192.0.2.1]:50000", "192.0.2.1:50000"),
+            ("[2001:db8::1]:50000", "[2001:db8::1]:50000"),
+        ] {
+            let named: SocketAddr = named.parse().unwrap();
+            let peer = address_of(Some(SocketAddrAny::from(named)));
+            assert_eq!(peer, expected.parse().unwrap(), "{named}");
+        }
+    }
+
+    #[test]
+    fn an_accepted_socket_comes_with_the_address_of_its_client() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_, peer) = acceptfrom_with(&listener, SocketFlags::CLOEXEC).unwrap();
+        assert_eq!(address_of(peer), client.local_addr().unwrap());
+    }
 }

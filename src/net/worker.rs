@@ -107,8 +107,8 @@ impl Worker {
         let mut sockets = self.sockets.borrow_mut();
         for _ in 0..ACCEPTS_PER_TURN {
             match sockets.accept() {
-                Ok(Some(socket)) => {
-                    let id = self.shard.borrow_mut().accept(now);
+                Ok(Some((socket, peer))) => {
+                    let id = self.shard.borrow_mut().accept(peer, now);
                     sockets.add(id, socket);
                 }
                 Ok(None) => return true,

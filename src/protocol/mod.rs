@@ -1,7 +1,8 @@
 //! Bytes to values and back, and nothing else: no IO, no clock, no state of the server.
 //!
 //! ```text
-//! handshake   request head -> upgrade, probe or refusal
+//! handshake   request head -> what is asked; the answer to an upgrade
+//! response    answers in HTTP before the upgrade: probes and refusals
 //! frame       frame headers (RFC 6455, section 5.2), masking
 //! error       how a client can break the wire protocol
 //! decoder     bytes of one connection -> messages; fragments, UTF-8, control frames
@@ -27,3 +28,4 @@ pub mod frame;
 pub mod handshake;
 pub mod inflate;
 pub mod message;
+pub mod response;

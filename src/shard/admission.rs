@@ -1,14 +1,19 @@
-//! The first bytes of a connection: the request head, and what it is answered with.
+//! The first bytes of a connection: the request head is collected and parsed, then one place
+//! decides on the whole request.
+//!
+//! Bound: the head, see [`HEAD_BYTES_MAX`].
 
 use super::Now;
-use super::connection::{Connection, State};
+use super::connection::{Connection, Handshake, State};
 use super::drain::Phase;
 use super::history::History;
+use super::routes::{Route, find_route};
 use super::settings::{Mode, ShardSettings};
 use crate::feed::SourceStatus;
 use crate::protocol::dialect::Dialect;
-use crate::protocol::handshake::{self, Head, Refusal, json_response};
+use crate::protocol::handshake::{self, HEAD_BYTES_MAX, Method, Request, Upgrade};
 use crate::protocol::message::{ServerMessage, Welcome};
+use crate::protocol::response::{Refusal, json_response};
 
 /// What became of the bytes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,10 +22,19 @@ pub enum Verdict {
     Incomplete,
     /// The answer is queued, and the connection ends with it.
     Answered,
-    /// So is a refusal.
+    /// A refusal is queued, and the connection ends with it.
     Refused,
-    /// The response is queued, and frames follow from this byte on.
+    /// The response is queued, and frames follow from byte `frames_start` on.
     Opened { frames_start: usize, dialect: Dialect },
+}
+
+/// What a request is answered with, if it is not refused.
+#[derive(Debug)]
+enum Admitted<'a> {
+    /// The client becomes a connection.
+    Connection(Upgrade<'a>),
+    /// It is told this, and that is all.
+    Probe(Vec<u8>),
 }
 
 /// The handshake of one connection.
@@ -34,25 +48,34 @@ pub struct Admission<'a> {
 
 impl Admission<'_> {
     /// Takes in bytes of the request.
-    pub fn receive(&mut self, bytes: &mut [u8]) -> Verdict {
-        let State::Handshake { head } = &mut self.connection.state else {
-            return Verdict::Incomplete;
-        };
-        let is_first = head.is_empty();
-        let before = head.len();
-        head.extend_from_slice(bytes);
+    pub fn receive(&mut self, bytes: &[u8]) -> Verdict {
+        let Some(handshake) = self.handshake() else { return Verdict::Incomplete };
+        let peer = handshake.peer;
+        let mut held = std::mem::take(&mut handshake.head);
+        let held_bytes = held.len();
+        if held_bytes > 0 {
+            held.extend_from_slice(bytes);
+        }
         // A head can only become complete with a line end, and garbage shows in the first bytes:
         // a client that dribbles does not have every byte parsed again.
-        if !is_first && !bytes.contains(&b'\n') && head.len() < handshake::HEAD_BYTES_MAX {
-            return Verdict::Incomplete;
-        }
-        match handshake::parse(head, self.settings.limits.compression) {
-            Ok(None) => Verdict::Incomplete,
-            Ok(Some(Head::Upgrade { head_bytes, path, response, deflate })) => {
-                let frames_start = head_bytes - before.min(head_bytes);
-                self.upgrade(&path, response, frames_start, Dialect { deflate })
+        let is_to_be_parsed =
+            held_bytes == 0 || bytes.contains(&b'\n') || held.len() >= HEAD_BYTES_MAX;
+        // Most heads come in one piece, which needs no copy.
+        let head = if held_bytes == 0 { bytes } else { &held[..] };
+        let mut space = handshake::field_space();
+        let parsed =
+            if is_to_be_parsed { handshake::parse(head, peer, &mut space) } else { Ok(None) };
+        match parsed {
+            Ok(Some(request)) => self.answer(&request, held_bytes),
+            Ok(None) => {
+                if held_bytes == 0 {
+                    held.extend_from_slice(bytes);
+                }
+                if let Some(handshake) = self.handshake() {
+                    handshake.head = held;
+                }
+                Verdict::Incomplete
             }
-            Ok(Some(Head::Get { path, refusal })) => self.probe(&path, refusal),
             Err(refusal) => self.refuse(refusal),
         }
     }
@@ -80,36 +103,52 @@ impl Admission<'_> {
         }
     }
 
-    fn upgrade(
-        &mut self,
-        path: &str,
-        response: Vec<u8>,
-        frames_start: usize,
-        dialect: Dialect,
-    ) -> Verdict {
-        let is_known_path = path == "/ws" || matches!(self.settings.mode, Mode::Echo);
-        if !is_known_path {
-            return self.refuse(Refusal::NotFound);
+    fn handshake(&mut self) -> Option<&mut Handshake> {
+        match &mut self.connection.state {
+            State::Handshake(handshake) => Some(handshake),
+            _ => None,
         }
-        if self.settings.census.total() >= self.settings.limits.connections_max {
-            return self.refuse(Refusal::Full);
-        }
-        self.connection.delivery.answer(response);
-        Verdict::Opened { frames_start, dialect }
     }
 
-    fn probe(&mut self, path: &str, refusal: Refusal) -> Verdict {
-        if matches!(self.settings.mode, Mode::Echo) {
-            return self.refuse(refusal);
+    /// Answers a whole request, of whose head `held_bytes` came before.
+    fn answer(&mut self, request: &Request<'_>, held_bytes: usize) -> Verdict {
+        match self.decide(request) {
+            Ok(Admitted::Connection(upgrade)) => {
+                let agreed = request.agree(self.settings.limits.compression);
+                self.connection.delivery.answer(upgrade.accept(&agreed));
+                let frames_start = request.head_bytes.saturating_sub(held_bytes);
+                Verdict::Opened { frames_start, dialect: Dialect { deflate: agreed.deflate() } }
+            }
+            Ok(Admitted::Probe(response)) => {
+                self.connection.delivery.answer(response);
+                Verdict::Answered
+            }
+            Err(refusal) => self.refuse(refusal),
         }
-        let response = match path {
-            "/health" => json_response("200 OK", "", "{\"status\":\"ok\"}"),
-            "/ready" => self.readiness(),
-            "/ws" => return self.refuse(refusal),
-            _ => return self.refuse(Refusal::NotFound),
+    }
+
+    fn decide<'a>(&self, request: &Request<'a>) -> Result<Admitted<'a>, Refusal> {
+        if request.method != Method::Get {
+            return Err(Refusal::Method);
+        }
+        let route = match self.settings.mode {
+            Mode::Echo => Route::Upgrade,
+            Mode::Channels { .. } => find_route(request.path).ok_or(Refusal::NotFound)?,
         };
-        self.connection.delivery.answer(response);
-        Verdict::Answered
+        match (route, request.upgrade()) {
+            (Route::Upgrade, Ok(upgrade)) => {
+                let limits = &self.settings.limits;
+                let is_full = self.settings.census.total() >= limits.connections_max;
+                if is_full { Err(Refusal::Full) } else { Ok(Admitted::Connection(upgrade)) }
+            }
+            (Route::Upgrade, Err(refusal)) => Err(refusal),
+            // There is no WebSocket at the path of a probe.
+            (Route::Health | Route::Ready, Ok(_)) => Err(Refusal::NotFound),
+            (Route::Health, Err(_)) => {
+                Ok(Admitted::Probe(json_response("200 OK", "", "{\"status\":\"ok\"}")))
+            }
+            (Route::Ready, Err(_)) => Ok(Admitted::Probe(self.readiness())),
+        }
     }
 
     fn readiness(&self) -> Vec<u8> {

@@ -1,6 +1,7 @@
 //! The state of one connection, as small as an idle one can be: what is needed only while
 //! something is incomplete or waits lives behind an option.
 
+use core::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 
 use super::Now;
@@ -19,8 +20,8 @@ use crate::protocol::message::ServerMessage;
 /// Where a connection is in its life.
 #[derive(Debug)]
 pub enum State {
-    /// Waiting for a complete request head, of which this is what came so far.
-    Handshake { head: Vec<u8> },
+    /// Waiting for a complete request head.
+    Handshake(Box<Handshake>),
     /// Upgraded.
     Open,
     /// Our close frame is queued or sent; the client's is awaited.
@@ -28,6 +29,15 @@ pub enum State {
     /// Nothing more will be said: what is queued is sent, then the writing side is shut down,
     /// and what still comes is ignored until the client ends the connection.
     Finishing { is_shut_down: bool },
+}
+
+/// What is known of a client before its connection is open, and forgotten then.
+#[derive(Debug)]
+pub struct Handshake {
+    /// The address that it connected from.
+    pub peer: SocketAddr,
+    /// What came so far of its request head.
+    pub head: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -66,11 +76,23 @@ pub struct Connection {
 /// LIMITS.md counts with it: what every connection costs the shard, idle or not.
 const _: () = assert!(size_of::<Connection>() <= 192 && 192 < STATE_BYTES);
 
+impl Handshake {
+    fn memory_bytes(&self) -> usize {
+        allocation_bytes(size_of::<Self>()) + allocation_bytes(self.head.capacity())
+    }
+}
+
 impl Connection {
-    pub(super) fn new(id: ConnId, number: u64, now_ms: u64, deadline_ms: u64) -> Self {
+    pub(super) fn new(
+        id: ConnId,
+        peer: SocketAddr,
+        number: u64,
+        now_ms: u64,
+        deadline_ms: u64,
+    ) -> Self {
         Self {
             id,
-            state: State::Handshake { head: Vec::new() },
+            state: State::Handshake(Box::new(Handshake { peer, head: Vec::new() })),
             number,
             deadline_ms,
             last_received_ms: now_ms,
@@ -118,11 +140,11 @@ impl Connection {
 
     /// What the connection takes now beside its place in the tables.
     pub(super) fn memory(&self) -> ConnectionMemory {
-        let head_bytes = match &self.state {
-            State::Handshake { head } => head.capacity(),
+        let handshake = match &self.state {
+            State::Handshake(handshake) => handshake.memory_bytes(),
             _ => 0,
         };
-        let partial = self.decoder.memory_bytes() + allocation_bytes(head_bytes);
+        let partial = self.decoder.memory_bytes() + handshake;
         let bytes = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
         ConnectionMemory {
             queue: bytes(self.delivery.queue_bytes()),

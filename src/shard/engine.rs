@@ -4,6 +4,7 @@
 //! [`Shard::step`], and by the inputs that are given the [`Wire`]. Bounds: see `limits`; the table of
 //! connections is bounded by the descriptors that the caller accepts.
 
+use core::net::SocketAddr;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -95,15 +96,15 @@ impl Shard {
         }
     }
 
-    /// A connection was accepted.
-    pub fn accept(&mut self, now: Now) -> ConnId {
+    /// A connection was accepted, from this address.
+    pub fn accept(&mut self, peer: SocketAddr, now: Now) -> ConnId {
         self.generation = self.generation.wrapping_add(1);
         self.stats.accepted += 1;
         let now_ms = now.monotonic_ms();
         let id = ConnId { index: self.connections.next_index(), generation: self.generation };
         let deadline_ms = now_ms + self.settings.limits.handshake_timeout_ms;
         let number = self.stats.accepted;
-        self.connections.insert(Connection::new(id, number, now_ms, deadline_ms));
+        self.connections.insert(Connection::new(id, peer, number, now_ms, deadline_ms));
         self.schedule(id, deadline_ms);
         id
     }
@@ -114,7 +115,7 @@ impl Shard {
         let Some(connection) = self.connections.find(id) else { return };
         connection.last_received_ms = now.monotonic_ms();
         match &connection.state {
-            State::Handshake { .. } => self.receive_head(id, bytes, now, wire),
+            State::Handshake(_) => self.receive_head(id, bytes, now, wire),
             State::Open | State::Closing => self.receive_frames(id, bytes, now, wire),
             State::Finishing { .. } => {}
         }

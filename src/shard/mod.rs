@@ -8,6 +8,7 @@
 //! held             those whose events are held back until they are due
 //! connection     the state of one connection
 //! admission        its request, and what that is answered with
+//! routes           what stands at which path
 //! commands         what its commands do
 //! subscribe        what it subscribes to, and has first
 //! deadlines        what is due: signs of life, closes
@@ -46,6 +47,7 @@ mod jitter;
 mod limits;
 mod memory;
 mod rate;
+mod routes;
 mod scan_budget;
 mod settings;
 mod stats;

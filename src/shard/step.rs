@@ -118,7 +118,7 @@ impl Shard {
                     clients.push((connection.id, connection.number));
                     connection.leave_at(0);
                 }
-                State::Handshake { .. } => self.turns.abort(connection.id),
+                State::Handshake(_) => self.turns.abort(connection.id),
                 State::Closing | State::Finishing { .. } => {}
             }
         }
@@ -156,7 +156,7 @@ impl Shard {
         let ids: Vec<ConnId> = self.connections.iter().map(|connection| connection.id).collect();
         for id in ids {
             match self.connections.find(id).map(|connection| &connection.state) {
-                Some(State::Handshake { .. }) => self.turns.abort(id),
+                Some(State::Handshake(_)) => self.turns.abort(id),
                 Some(State::Open) => self.close(id, CloseReason::ShuttingDown, now),
                 _ => {}
             }

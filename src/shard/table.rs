@@ -111,6 +111,7 @@ impl IndexMut<u32> for ConnectionTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::simulation::PEER;
 
     #[test]
     fn places_are_used_again_and_ids_are_not() {
@@ -119,7 +120,7 @@ mod tests {
         let mut insert = |table: &mut ConnectionTable| {
             generation += 1;
             let id = ConnId { index: table.next_index(), generation };
-            table.insert(Connection::new(id, 0, 0, 0));
+            table.insert(Connection::new(id, PEER, 0, 0, 0));
             id
         };
         let ids: Vec<ConnId> = (0..600).map(|_| insert(&mut table)).collect();

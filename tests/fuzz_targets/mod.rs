@@ -1,12 +1,14 @@
 //! The bodies of the fuzz targets: fuzz/ drives them with libFuzzer, fuzz_corpus.rs with the
 //! committed corpus. Each takes any bytes and panics only if a promise is broken.
 
+use std::net::SocketAddr;
+
 use odin_ws::protocol::decoder::{DecodeLimits, Decoder, Input};
 use odin_ws::protocol::deflate::Deflater;
 use odin_ws::protocol::error::WireError;
 use odin_ws::protocol::extension::Compression;
 use odin_ws::protocol::frame::{CLIENT_HEADER_BYTES_MAX, parse_client_header};
-use odin_ws::protocol::handshake::{self, Head};
+use odin_ws::protocol::handshake;
 use odin_ws::protocol::inflate::{InflateLimits, Inflater, RATIO_FREE_BYTES};
 
 /// A target by the name of its corpus.
@@ -20,23 +22,30 @@ pub const TARGETS: [(&str, Target); 4] = [
     ("inflate", inflate),
 ];
 
-/// A request head: an answer is well formed, and only a longer input can change it.
+/// A request head: an answer is well formed, and agrees to nothing that was not offered.
 pub fn handshake(bytes: &[u8]) {
-    let result = handshake::parse(bytes, Compression::Deflate);
-    if let Ok(Some(Head::Upgrade { head_bytes, response, deflate, .. })) = &result {
-        assert!(*head_bytes <= bytes.len());
-        let response = String::from_utf8(response.clone()).expect("our response is ASCII");
-        assert!(response.starts_with("HTTP/1.1 101 ") && response.ends_with("\r\n\r\n"));
-        assert_eq!(response.matches("\r\n\r\n").count(), 1);
-        let answers =
-            response.to_ascii_lowercase().matches("\r\nsec-websocket-extensions:").count();
-        assert_eq!(answers, usize::from(deflate.is_some()));
-        assert!(deflate.is_none_or(|deflate| (8..=15).contains(&deflate.window_bits)));
-        let off = handshake::parse(bytes, Compression::Off);
-        assert!(matches!(off, Ok(Some(Head::Upgrade { deflate: None, .. }))));
-    }
-    if let Err(refusal) = result {
-        assert!(refusal.response().starts_with(b"HTTP/1.1 4"));
+    let peer = SocketAddr::from(([192, 0, 2, 1], 50_000));
+    let mut space = handshake::field_space();
+    let upgrade = match handshake::parse(bytes, peer, &mut space) {
+        Ok(None) => return,
+        Ok(Some(request)) => {
+            assert!(request.head_bytes <= bytes.len());
+            request.upgrade().map(|upgrade| (request, upgrade))
+        }
+        Err(refusal) => Err(refusal),
+    };
+    match upgrade {
+        Ok((request, upgrade)) => {
+            let agreed = request.agree(Compression::Deflate);
+            let answer = String::from_utf8(upgrade.accept(&agreed)).expect("our answer is ASCII");
+            assert!(answer.starts_with("HTTP/1.1 101 ") && answer.ends_with("\r\n\r\n"));
+            assert_eq!(answer.matches("\r\n\r\n").count(), 1);
+            let extensions = answer.matches("\r\nsec-websocket-extensions:").count();
+            assert_eq!(extensions, usize::from(agreed.deflate().is_some()));
+            assert!(agreed.deflate().is_none_or(|it| (8..=15).contains(&it.window_bits)));
+            assert_eq!(request.agree(Compression::Off).deflate(), None);
+        }
+        Err(refusal) => assert!(refusal.response().starts_with(b"HTTP/1.1 4")),
     }
 }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::world::World;
-use super::{REQUEST, client_frame};
+use super::{PEER, REQUEST, client_frame};
 use crate::feed::{Feed, SourceStatus};
 use crate::position::{Base, Epoch};
 use crate::shard::limits::{
@@ -47,7 +47,7 @@ fn a_client_that_says_anything_stays() {
 #[test]
 fn a_handshake_that_does_not_end_meets_its_deadline() {
     let mut world = World::new(1);
-    let id = world.shard.accept(world.now);
+    let id = world.shard.accept(PEER, world.now);
     for byte in REQUEST.iter().take(11) {
         world.pass(1_000);
         world.shard.receive(id, &mut [*byte], world.now, &mut world.wire);
@@ -101,7 +101,7 @@ fn a_refused_connection_gets_its_response_and_then_the_end() {
     let mut world = World::new(1);
     world.shard.settings.limits.connections_max = 1;
     world.connect();
-    let id = world.shard.accept(world.now);
+    let id = world.shard.accept(PEER, world.now);
     world.shard.receive(id, &mut REQUEST.to_vec(), world.now, &mut world.wire);
     let response = String::from_utf8(world.wire.sent.remove(&id).unwrap()).unwrap();
     assert!(response.starts_with("HTTP/1.1 503 ") && response.contains("\r\nRetry-After: 5\r\n"));

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::REQUEST;
 use super::world::World;
+use super::{PEER, REQUEST};
 use crate::shard::DRAIN_STEP_MS;
 
 /// What one client has noticed of its leaving.
@@ -99,7 +99,7 @@ fn tenths(moments: impl Iterator<Item = u64>, from: u64, to: u64) -> Vec<usize> 
 #[test]
 fn everybody_is_told_once_and_closed_in_even_shares_before_the_deadline() {
     let mut watched = Watched::new(600, 0);
-    let unfinished = watched.world.shard.accept(watched.world.now);
+    let unfinished = watched.world.shard.accept(PEER, watched.world.now);
     let lost = watched.world.clients[300].id;
     let begin_ms = watched.world.now.monotonic_ms();
     watched.begin_drain(10_000);
@@ -186,7 +186,7 @@ fn readiness_fails_while_connections_are_still_taken() {
     let mut watched = Watched::new(0, 0);
     let ask = |watched: &mut Watched| {
         let world = &mut watched.world;
-        let id = world.shard.accept(world.now);
+        let id = world.shard.accept(PEER, world.now);
         let mut request = b"GET /ready HTTP/1.1\r\nHost: a\r\n\r\n".to_vec();
         world.shard.receive(id, &mut request, world.now, &mut world.wire);
         String::from_utf8(world.wire.sent.remove(&id).unwrap()).unwrap()
@@ -197,7 +197,7 @@ fn readiness_fails_while_connections_are_still_taken() {
     assert!(response.starts_with("HTTP/1.1 503 "), "{response}");
     assert!(response.ends_with("{\"ready\":false,\"draining\":true,\"source\":\"live\"}"));
     let world = &mut watched.world;
-    let id = world.shard.accept(world.now);
+    let id = world.shard.accept(PEER, world.now);
     world.shard.receive(id, &mut REQUEST.to_vec(), world.now, &mut world.wire);
     assert!(world.wire.sent[&id].starts_with(b"HTTP/1.1 101 "));
 }

@@ -14,6 +14,7 @@ mod drain;
 mod resume;
 mod world;
 
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 
@@ -26,6 +27,10 @@ use crate::channel::Pattern;
 use crate::protocol::extension::Compression;
 use crate::protocol::frame::apply_mask;
 use crate::shard::limits::ClientLimits;
+
+/// Where clients connect from.
+pub(super) const PEER: SocketAddr =
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 50_000);
 
 /// The default bounds, for tests of the parts.
 pub(super) fn limits() -> Limits {

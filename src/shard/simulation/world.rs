@@ -10,7 +10,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::{REQUEST, Sockets, client_frame, limits, shard};
+use super::{PEER, REQUEST, Sockets, client_frame, limits, shard};
 use crate::channel::Pattern;
 use crate::event::Event;
 use crate::feed::{Feed, SourceStatus};
@@ -65,7 +65,7 @@ impl World {
 
     /// Connects with this offer of extensions.
     pub(super) fn connect_with(&mut self, offer: &str) {
-        let id = self.shard.accept(self.now);
+        let id = self.shard.accept(PEER, self.now);
         let end = format!("\r\nSec-WebSocket-Extensions: {offer}\r\n\r\n");
         let mut request = [REQUEST.strip_suffix(b"\r\n\r\n").unwrap(), end.as_bytes()].concat();
         let cut = self.rng.random_range(0..request.len());
