@@ -17,7 +17,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::position::{Holes, Sight};
+use super::stream_state::{Holes, StreamState};
 use crate::position::StreamPos;
 
 /// How long it holds that nothing waited to be read: what is discarded unread in this time was
@@ -76,14 +76,20 @@ impl Continuity {
 
     /// Takes in that the stream was looked at before a consumer is made that goes on after
     /// `handled`; nothing up to `proven_to` is in question.
-    pub(crate) fn contact(&mut self, sight: &Sight, handled: u64, proven_to: u64, now: Instant) {
-        self.holes = sight.holes;
+    pub(crate) fn contact(
+        &mut self,
+        state: &StreamState,
+        handled: u64,
+        proven_to: u64,
+        now: Instant,
+    ) {
+        self.holes = state.holes;
         self.settled_at = None;
         self.read_to = handled;
-        (self.proven_to, self.fresh_at) = match sight.holes {
+        (self.proven_to, self.fresh_at) = match state.holes {
             // Nothing is claimed of what was discarded from its middle up to now.
-            Holes::Anywhere => (sight.last, Some(now)),
-            Holes::Filtered | Holes::Never => (proven_to.min(sight.last).max(handled), None),
+            Holes::Anywhere => (state.last, Some(now)),
+            Holes::Filtered | Holes::Never => (proven_to.min(state.last).max(handled), None),
         };
     }
 
@@ -184,14 +190,14 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(86_400);
 
-    fn sight(holes: Holes, first: u64, last: u64) -> Sight {
-        Sight { created_nanos: 1, first, last, last_stored_nanos: 0, holes }
+    fn state(holes: Holes, first: u64, last: u64) -> StreamState {
+        StreamState { created_nanos: 1, first, last, last_stored_nanos: 0, holes }
     }
 
     /// A reader that has handled everything up to 10 of a stream that ends there.
     fn reader(holes: Holes, now: Instant) -> Continuity {
         let mut continuity = Continuity::default();
-        continuity.contact(&sight(holes, 1, 10), 10, 10, now);
+        continuity.contact(&state(holes, 1, 10), 10, 10, now);
         continuity
     }
 

@@ -19,6 +19,7 @@
 //! | `stream` | the JetStream stream: made, verified, changed on request |
 //! | `authorities` | a file of certificate authorities |
 //! | `filter` | which subjects to ask for |
+//! | `stream_state` | PURE: what a stream says of itself
 //! | `position` | PURE: where we are in the stream, and what that means |
 //! | `continuity` | PURE: whether anything was discarded before it was read |
 //! | `jetstream/` | source: a consumer of its own over a stream, ordered or durable |
@@ -46,11 +47,12 @@ mod report;
 mod shutdown;
 mod sim;
 mod stream;
+mod stream_state;
 
 use tokio::sync::watch;
 
 pub use self::core::{CORE_SUBJECTS_DEFAULT, CoreSettings};
-pub use self::http::{HttpSettings, HttpSettingsError};
+pub use self::http::{EndpointError, HttpSettings, HttpSettingsError};
 pub use authorities::AuthoritiesError;
 pub use gate::Meter;
 pub use jetstream::{ConsumerMode, DurableSettings, JetStreamSettings};

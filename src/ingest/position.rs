@@ -14,53 +14,8 @@
 use std::time::Instant;
 
 use super::continuity::{Continuity, Look};
-use crate::position::{Base, Position, StreamPos};
-
-/// What a stream says of itself at a contact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Sight {
-    /// When it was created, in nanoseconds since the Unix epoch.
-    pub(crate) created_nanos: i128,
-    /// The first sequence that is retained; `last` + 1 or 0 if there is none.
-    pub(crate) first: u64,
-    /// The last sequence that was given out.
-    pub(crate) last: u64,
-    /// The store time of that message, also if it is not retained any more; negative if the
-    /// stream does not say.
-    pub(crate) last_stored_nanos: i128,
-    /// Whether its sequence has holes that mean nothing.
-    pub(crate) holes: Holes,
-}
-
-impl Sight {
-    /// What is known of the messages that somebody gets who reads from the first one on.
-    pub(crate) fn base(&self) -> Base {
-        let last_stored_ms = u64::try_from(self.last_stored_nanos / 1_000_000).unwrap_or_default();
-        let after = if self.last == 0 || self.first == 1 {
-            Some(Position::default())
-        } else if self.first > self.last && last_stored_ms > 0 {
-            Some(Position { pos: StreamPos(self.last), ts_ms: last_stored_ms })
-        } else {
-            None
-        };
-        // What is retained of such a stream is not all that was published.
-        let torn_to = if self.holes == Holes::Anywhere { self.last } else { 0 };
-        Base { after, whole_from: StreamPos(torn_to) }
-    }
-}
-
-/// Where the stream sequence may have holes without a loss.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Holes {
-    /// Nowhere: everything is read, and only the oldest messages are discarded.
-    #[default]
-    Never,
-    /// Where a filter leaves messages out.
-    Filtered,
-    /// Anywhere: the stream discards messages from its middle (a limit per subject, expiry per
-    /// message).
-    Anywhere,
-}
+use super::stream_state::{Holes, StreamState};
+use crate::position::StreamPos;
 
 /// What a contact means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,46 +102,46 @@ impl Tracker {
 
     /// Whether the stream ends before our position. Either it lost its tail, or whoever answers for
     /// it, a node that has just become its leader, has yet to take in what it has.
-    pub(crate) fn is_beyond(&self, sight: Sight) -> bool {
-        self.created_nanos == Some(sight.created_nanos) && sight.last < self.last
+    pub(crate) fn is_beyond(&self, state: StreamState) -> bool {
+        self.created_nanos == Some(state.created_nanos) && state.last < self.last
     }
 
     /// Takes in what the stream says before a consumer is made.
-    pub(crate) fn contact(&mut self, sight: Sight, now: Instant) -> Contact {
-        let proven_to = self.continuity.proven_to(self.last).min(sight.last);
-        let contact = self.judge(sight, proven_to);
+    pub(crate) fn contact(&mut self, state: StreamState, now: Instant) -> Contact {
+        let proven_to = self.continuity.proven_to(self.last).min(state.last);
+        let contact = self.judge(state, proven_to);
         let proven_to = if contact == Contact::Continues { proven_to } else { self.last };
-        self.continuity.contact(&sight, self.last, proven_to, now);
+        self.continuity.contact(&state, self.last, proven_to, now);
         contact
     }
 
-    fn judge(&mut self, sight: Sight, proven_to: u64) -> Contact {
+    fn judge(&mut self, state: StreamState, proven_to: u64) -> Contact {
         self.consumer = 0;
-        self.holes = Some(sight.holes);
+        self.holes = Some(state.holes);
         let why = match self.created_nanos {
             None => Some(Why::First),
-            Some(created) if created != sight.created_nanos => Some(Why::Recreated),
-            Some(_) if self.has_regressed || self.is_beyond(sight) => Some(Why::Regressed),
+            Some(created) if created != state.created_nanos => Some(Why::Recreated),
+            Some(_) if self.has_regressed || self.is_beyond(state) => Some(Why::Regressed),
             Some(_) => None,
         };
         if let Some(why) = why {
-            self.created_nanos = Some(sight.created_nanos);
+            self.created_nanos = Some(state.created_nanos);
             self.has_regressed = false;
-            self.begin_before(sight.first);
+            self.begin_before(state.first);
             return Contact::Fresh(why);
         }
         let expected = self.last.max(proven_to) + 1;
-        if sight.first > expected {
+        if state.first > expected {
             let is_untouched = self.is_untouched;
-            self.begin_before(sight.first);
+            self.begin_before(state.first);
             if is_untouched {
                 return Contact::Fresh(Why::First);
             }
-            return Contact::Overtaken { messages: sight.first - expected };
+            return Contact::Overtaken { messages: state.first - expected };
         }
         self.is_overlap_due =
-            self.stored_nanos.is_some() && sight.first <= self.last && self.last > 0;
-        if sight.holes == Holes::Anywhere && sight.last + 1 > expected {
+            self.stored_nanos.is_some() && state.first <= self.last && self.last > 0;
+        if state.holes == Holes::Anywhere && state.last + 1 > expected {
             return Contact::Torn;
         }
         Contact::Continues
@@ -287,15 +242,15 @@ mod tests {
 
     const LIFE: i128 = 1_000;
 
-    fn sight(first: u64, last: u64) -> Sight {
+    fn state(first: u64, last: u64) -> StreamState {
         let last_stored_nanos = i128::from(last);
-        Sight { created_nanos: LIFE, first, last, last_stored_nanos, holes: Holes::Never }
+        StreamState { created_nanos: LIFE, first, last, last_stored_nanos, holes: Holes::Never }
     }
 
     /// A tracker that has read the messages `1..=last`, message n stored at n nanoseconds.
     fn reader_at(last: u64, holes: Holes) -> Tracker {
         let mut tracker = Tracker::default();
-        let seen = Sight { holes, ..sight(1, last) };
+        let seen = StreamState { holes, ..state(1, last) };
         assert_eq!(tracker.contact(seen, Instant::now()), Contact::Fresh(Why::First));
         for n in 1..=last {
             assert_eq!(tracker.step(n, n, i128::from(n)), Step::Deliver);
@@ -304,52 +259,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_at_a_contact() {
-        let at = |pos, ts_ms| Some(Position { pos: StreamPos(pos), ts_ms });
-        let day = 86_400_000_000_000;
-        let cases = [
-            ("nothing was ever published", sight(0, 0), at(0, 0), 0),
-            ("everything is retained", sight(1, 9), at(0, 0), 0),
-            ("the oldest have aged out", sight(5, 9), None, 0),
-            (
-                "all have aged out",
-                Sight { last_stored_nanos: day + 5_999_999, ..sight(10, 9) },
-                at(9, 86_400_005),
-                0,
-            ),
-            ("the stream does not say", Sight { last_stored_nanos: -1, ..sight(10, 9) }, None, 0),
-            ("torn", Sight { holes: Holes::Anywhere, ..sight(5, 9) }, None, 9),
-        ];
-        for (name, sight, after, whole_from) in cases {
-            let expected = Base { after, whole_from: StreamPos(whole_from) };
-            assert_eq!(sight.base(), expected, "{name}");
-        }
-    }
-
-    #[test]
     fn contacts() {
         let cases = [
-            ("same stream, more messages", sight(1, 15), Contact::Continues, Some(10)),
-            ("same stream, nothing new", sight(1, 10), Contact::Continues, Some(10)),
-            ("all aged out, nothing missed", sight(11, 10), Contact::Continues, Some(10)),
-            ("the next is the oldest", sight(11, 20), Contact::Continues, Some(10)),
-            ("five were missed", sight(16, 20), Contact::Overtaken { messages: 5 }, Some(16)),
+            ("same stream, more messages", state(1, 15), Contact::Continues, Some(10)),
+            ("same stream, nothing new", state(1, 10), Contact::Continues, Some(10)),
+            ("all aged out, nothing missed", state(11, 10), Contact::Continues, Some(10)),
+            ("the next is the oldest", state(11, 20), Contact::Continues, Some(10)),
+            ("five were missed", state(16, 20), Contact::Overtaken { messages: 5 }, Some(16)),
             (
                 "all aged out, ten missed",
-                sight(21, 20),
+                state(21, 20),
                 Contact::Overtaken { messages: 10 },
                 Some(21),
             ),
-            ("the tail is lost", sight(1, 9), Contact::Fresh(Why::Regressed), None),
+            ("the tail is lost", state(1, 9), Contact::Fresh(Why::Regressed), None),
             (
                 "a new life",
-                Sight { created_nanos: 2_000, ..sight(1, 50) },
+                StreamState { created_nanos: 2_000, ..state(1, 50) },
                 Contact::Fresh(Why::Recreated),
                 None,
             ),
             (
                 "a new life, empty",
-                Sight { created_nanos: 2_000, ..sight(0, 0) },
+                StreamState { created_nanos: 2_000, ..state(0, 0) },
                 Contact::Fresh(Why::Recreated),
                 None,
             ),
@@ -374,7 +306,7 @@ mod tests {
         ];
         for (name, (stream, consumer, stored), expected) in cases {
             let mut tracker = reader_at(10, Holes::Never);
-            assert_eq!(tracker.contact(sight(1, 20), Instant::now()), Contact::Continues);
+            assert_eq!(tracker.contact(state(1, 20), Instant::now()), Contact::Continues);
             assert_eq!(tracker.step(stream, consumer, stored), expected, "{name}");
         }
     }
@@ -405,7 +337,7 @@ mod tests {
         }
         assert_eq!(tracker.step(43, 16, 43), Step::DeliverAfterLoss);
         assert_eq!(
-            tracker.contact(sight(90, 99), Instant::now()),
+            tracker.contact(state(90, 99), Instant::now()),
             Contact::Overtaken { messages: 46 }
         );
         assert_eq!(tracker.step(92, 1, 92), Step::DeliverAsFirst);
@@ -416,7 +348,7 @@ mod tests {
         let cases = [(Holes::Filtered, Step::DeliverAfterLoss), (Holes::Anywhere, Step::Deliver)];
         for (holes, expected) in cases {
             let mut tracker = reader_at(10, holes);
-            let seen = tracker.contact(Sight { holes, ..sight(1, 20) }, Instant::now());
+            let seen = tracker.contact(StreamState { holes, ..state(1, 20) }, Instant::now());
             let is_torn = holes == Holes::Anywhere;
             assert_eq!(seen, if is_torn { Contact::Torn } else { Contact::Continues });
             assert_eq!(tracker.step(12, 1, 12), expected, "{holes:?}");
@@ -426,29 +358,29 @@ mod tests {
     #[test]
     fn a_regression_is_followed_by_a_fresh_start() {
         let mut tracker = reader_at(10, Holes::Never);
-        assert_eq!(tracker.contact(sight(1, 30), Instant::now()), Contact::Continues);
+        assert_eq!(tracker.contact(state(1, 30), Instant::now()), Contact::Continues);
         assert_eq!(tracker.step(10, 1, 999), Step::Regressed);
-        assert_eq!(tracker.contact(sight(1, 30), Instant::now()), Contact::Fresh(Why::Regressed));
+        assert_eq!(tracker.contact(state(1, 30), Instant::now()), Contact::Fresh(Why::Regressed));
         assert_eq!(tracker.step(1, 1, 1), Step::Deliver);
-        assert_eq!(tracker.contact(sight(1, 30), Instant::now()), Contact::Continues);
+        assert_eq!(tracker.contact(state(1, 30), Instant::now()), Contact::Continues);
     }
 
     #[test]
     fn an_aged_stream_is_read_from_its_first_message() {
         let mut tracker = Tracker::default();
         assert_eq!(
-            tracker.contact(sight(5_000, 4_999), Instant::now()),
+            tracker.contact(state(5_000, 4_999), Instant::now()),
             Contact::Fresh(Why::First)
         );
-        assert_eq!(tracker.contact(sight(5_000, 5_001), Instant::now()), Contact::Continues);
+        assert_eq!(tracker.contact(state(5_000, 5_001), Instant::now()), Contact::Continues);
         assert_eq!(tracker.start(), Some(5_000));
         assert_eq!(tracker.step(5_000, 1, 1), Step::Deliver);
         let mut tracker = Tracker::default();
         assert_eq!(
-            tracker.contact(sight(5_000, 5_100), Instant::now()),
+            tracker.contact(state(5_000, 5_100), Instant::now()),
             Contact::Fresh(Why::First)
         );
-        let again = tracker.contact(sight(5_001, 5_100), Instant::now());
+        let again = tracker.contact(state(5_001, 5_100), Instant::now());
         assert_eq!(again, Contact::Fresh(Why::First), "there was no consumer at first");
         assert_eq!(tracker.step(5_003, 1, 1), Step::DeliverAsFirst, "three aged while starting");
         assert_eq!(tracker.step(5_005, 2, 1), Step::DeliverAfterLoss);
@@ -474,7 +406,7 @@ mod tests {
     fn messages_that_cannot_be_read_are_stepped_over() {
         let mut tracker = reader_at(10, Holes::Never);
         tracker.skip_to(11);
-        assert_eq!(tracker.contact(sight(1, 20), Instant::now()), Contact::Continues);
+        assert_eq!(tracker.contact(state(1, 20), Instant::now()), Contact::Continues);
         assert_eq!(tracker.start(), Some(12));
         assert_eq!(tracker.step(12, 1, 12), Step::Deliver);
     }

@@ -22,9 +22,10 @@ use crate::channel::Pattern;
 use crate::ingest::connect::Link;
 use crate::ingest::continuity::Look;
 use crate::ingest::filter::{FilterPlan, Several};
-use crate::ingest::position::{Holes, Sight};
+
 use crate::ingest::publisher::SUBJECT_BYTES_MAX;
 use crate::ingest::stream::{StreamError, StreamKeeper};
+use crate::ingest::stream_state::{Holes, StreamState};
 use crate::position::{Base, Epoch};
 
 /// Messages asked for at once; the next are asked for when half of them came. At 800 bytes
@@ -53,7 +54,7 @@ pub(super) struct Request<'a> {
     pub(super) instance: &'a str,
     /// The stream sequence to begin with; `None` for the oldest.
     pub(super) start: Option<u64>,
-    pub(super) sight: Sight,
+    pub(super) state: StreamState,
     /// The durable consumer that takes over when this one has caught up.
     pub(super) successor: Option<Consumer<Config>>,
     /// Messages asked for at once.
@@ -75,7 +76,7 @@ pub(super) struct Opened {
     successor: Option<Consumer<Config>>,
     /// Where to acknowledge what was handled; empty unless the consumer wants that.
     handled: Vec<Subject>,
-    sight: Sight,
+    state: StreamState,
     is_caught_up: bool,
     /// When the last message came, or was asked for, as long as it has not caught up.
     pub(super) silent_since: Instant,
@@ -95,7 +96,7 @@ pub(super) fn plan(link: &Link, subjects: &[Pattern], stream: &StreamConfig) -> 
 }
 
 /// What the stream says of itself.
-pub(super) fn sight(info: &Info, plan: &FilterPlan) -> Sight {
+pub(super) fn stream_state(info: &Info, plan: &FilterPlan) -> StreamState {
     let config = &info.config;
     let discards_from_its_middle = config.max_messages_per_subject > 0
         || config.retention != RetentionPolicy::Limits
@@ -108,7 +109,7 @@ pub(super) fn sight(info: &Info, plan: &FilterPlan) -> Sight {
     } else {
         Holes::Filtered
     };
-    Sight {
+    StreamState {
         created_nanos: info.created.unix_timestamp_nanos(),
         first: info.state.first_sequence,
         last: info.state.last_sequence,
@@ -134,12 +135,12 @@ impl Request<'_> {
             .map_err(|e| explain(&e))?;
         // Between the contact and now the stream may have been deleted and made again.
         let now = self.keeper.info(context).await?;
-        if now.created.unix_timestamp_nanos() != self.sight.created_nanos {
+        if now.created.unix_timestamp_nanos() != self.state.created_nanos {
             return Err(StreamError::Missing);
         }
         // A durable consumer that was made just now begins after what had been stored by then.
-        let last = self.sight.last.max(now.state.last_sequence);
-        let sight = Sight { last, ..self.sight };
+        let last = self.state.last.max(now.state.last_sequence);
+        let state = StreamState { last, ..self.state };
         let messages = pull(&consumer, self.pull).await?;
         let is_caught_up = consumer.cached_info().num_pending == 0;
         Ok(Opened {
@@ -151,7 +152,7 @@ impl Request<'_> {
             consumer,
             successor: self.successor,
             handled: Vec::new(),
-            sight,
+            state,
             is_caught_up,
             silent_since: Instant::now(),
             pull: self.pull,
@@ -247,7 +248,7 @@ impl Opened {
         &self,
         arrived: Arrived,
     ) -> impl Future<Output = Result<Look, StreamError>> + Send + 'static {
-        look(self.context.clone(), self.consumer.clone(), self.sight.created_nanos, arrived)
+        look(self.context.clone(), self.consumer.clone(), self.state.created_nanos, arrived)
     }
 
     /// Begins one in the background.
@@ -274,12 +275,12 @@ impl Opened {
 
     /// The epoch of the stream that is being read.
     pub(super) fn epoch(&self) -> Epoch {
-        epoch(&self.consumer.cached_info().stream_name, self.sight.created_nanos)
+        epoch(&self.consumer.cached_info().stream_name, self.state.created_nanos)
     }
 
     /// What is known of the messages that it brings.
     pub(super) fn base(&self) -> Base {
-        self.sight.base()
+        self.state.base()
     }
 
     /// Whether everything that was in the stream at the contact has been read.
@@ -290,7 +291,7 @@ impl Opened {
     /// Takes in a message's stream sequence and how many wait behind it.
     pub(super) fn catch_up(&mut self, sequence: u64, pending: u64) {
         if !self.is_caught_up {
-            self.is_caught_up = pending == 0 || sequence >= self.sight.last;
+            self.is_caught_up = pending == 0 || sequence >= self.state.last;
             self.silent_since = Instant::now();
         }
     }

@@ -20,8 +20,8 @@ use async_nats::jetstream::{Context, ErrorCode};
 
 use super::consumer::{explain, plain_name, server_filters};
 use crate::ingest::filter::FilterPlan;
-use crate::ingest::position::Sight;
 use crate::ingest::stream::{StreamError, StreamSettingsError};
+use crate::ingest::stream_state::StreamState;
 
 /// When the server sends a message again that was not acknowledged. What is under way is handled
 /// within seconds; a message that comes again is dropped.
@@ -125,12 +125,12 @@ impl Durable {
         context: &Context,
         stream: &str,
         plan: &FilterPlan,
-        sight: Sight,
+        state: StreamState,
     ) -> Result<Consumer<Config>, StreamError> {
         let found: Result<Consumer<Config>, _> =
             context.get_consumer_from_stream(&self.name, stream).await;
         let found = match &found {
-            Ok(found) => self.judge(found.cached_info(), sight),
+            Ok(found) => self.judge(found.cached_info(), state),
             Err(error) if is_missing(error) => Found::Nothing,
             Err(error) if error.kind() == ConsumerErrorKind::InvalidConsumerType => Found::Foreign,
             Err(error) => return Err(explain(error)),
@@ -177,7 +177,7 @@ impl Durable {
         }
     }
 
-    fn judge(&self, info: &Info, sight: Sight) -> Found {
+    fn judge(&self, info: &Info, state: StreamState) -> Found {
         let description = info.config.description.as_deref().unwrap_or_default();
         let is_ours = description == self.description;
         if !description.starts_with(DESCRIPTION) || info.config.ack_policy != AckPolicy::Explicit {
@@ -186,7 +186,7 @@ impl Durable {
             Found::Taken
         } else if self.is_spoilt
             || info.num_waiting > 0
-            || info.delivered.stream_sequence > sight.last
+            || info.delivered.stream_sequence > state.last
         {
             Found::Useless
         } else {

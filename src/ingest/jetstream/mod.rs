@@ -246,8 +246,8 @@ impl Reader {
                 self.durable.iter_mut().for_each(Durable::spoil);
             }
         }
-        let sight = consumer::sight(&info, &plan);
-        if self.tracker.is_beyond(sight) && self.progress.doubts < DOUBTS_MAX {
+        let state = consumer::stream_state(&info, &plan);
+        if self.tracker.is_beyond(state) && self.progress.doubts < DOUBTS_MAX {
             self.progress.doubts += 1;
             return Err(Stop::Broken(
                 "the stream ends before our position: asked again".to_owned(),
@@ -257,21 +257,21 @@ impl Reader {
         let successor = match &mut self.durable {
             None => None,
             Some(durable) => {
-                let prepared = durable.prepare(context, &info.config.name, &plan, sight);
+                let prepared = durable.prepare(context, &info.config.name, &plan, state);
                 Some(guard(link, shutdown, prepared).await??)
             }
         };
-        let contact = self.tracker.contact(sight, Instant::now());
+        let contact = self.tracker.contact(state, Instant::now());
         if contact != Contact::Torn {
-            let epoch = consumer::epoch(&info.config.name, sight.created_nanos);
-            self.announce(contact, epoch, sight.base()).await?;
+            let epoch = consumer::epoch(&info.config.name, state.created_nanos);
+            self.announce(contact, epoch, state.base()).await?;
         }
         let request = consumer::Request {
             keeper: &self.keeper,
             stream: &info.config.name,
             instance: &self.instance,
             start: self.tracker.start(),
-            sight,
+            state,
             successor,
             pull: self.pull,
         };
