@@ -15,13 +15,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::gate::{Gate, Meter};
+use super::gate::Gate;
 use super::pace::Pace;
-use super::pressure::PressureLimits;
 use super::report::SourceReport;
 use crate::channel::Pattern;
 use crate::event::Event;
 use crate::feed::{Feed, FeedError, FeedSender, Overrun, SourceStatus};
+use crate::load::LoadLevel;
 use crate::position::{Base, Epoch, Incoming, Position, StreamPos};
 
 /// Channels whose previous position is remembered: 200,000 x about 100 bytes = 20 MB.
@@ -85,10 +85,10 @@ impl Publisher {
         Self { pace: Pace::new(events_per_second, Instant::now()), ..self }
     }
 
-    /// Pauses while `meter` says that the process is near one of these limits.
+    /// Pauses while `level` says that the process is near one of its limits.
     #[must_use]
-    pub fn with_pressure(self, limits: PressureLimits, meter: Box<dyn Meter>) -> Self {
-        Self { gate: Gate::new(limits, meter), ..self }
+    pub fn with_load(self, level: Arc<LoadLevel>) -> Self {
+        Self { gate: Gate::new(level), ..self }
     }
 
     /// Counts into `report`.
