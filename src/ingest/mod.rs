@@ -19,7 +19,7 @@
 //! | `authorities` | a file of certificate authorities |
 //! | `filter` | which subjects to ask for |
 //! | `stream_state` | PURE: what a stream says of itself
-//! | `position` | PURE: where we are in the stream, and what that means |
+//! | `tracker` | PURE: where we are in the stream, and what that means |
 //! | `continuity` | PURE: whether anything was discarded before it was read |
 //! | `jetstream/` | source: a consumer of its own over a stream, ordered or durable |
 //! | `core` | source: plain NATS pub/sub |
@@ -40,13 +40,13 @@ mod jetstream;
 mod nats;
 mod pace;
 mod pause;
-mod position;
 mod publisher;
 mod report;
 mod shutdown;
 mod sim;
 mod stream;
 mod stream_state;
+mod tracker;
 
 use tokio::sync::watch;
 

@@ -31,14 +31,14 @@ const CHANNELS_MAX: usize = 200_000;
 pub const SUBJECT_BYTES_MAX: usize = 256;
 
 /// Messages pushed before the shards are woken even though the source has more at hand.
-const BATCH_EVENTS_MAX: usize = 256;
+const EVENTS_PER_WAKE_MAX: usize = 256;
 
 /// How long a shard may take nothing while its queue is full, before the others go on without it.
-/// A turn of a shard takes 50 ms at most: one that has none in this time is stuck.
+/// A turn of a shard takes 50 ms at most: a shard without a turn in this time is stuck.
 const SHARD_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The patience is waited for in so many parts: if the whole process did not run for a while, that
-/// is one of them and no shard's fault.
+/// The patience is waited for in parts. If the whole process does not run for a while, only one
+/// part is used up: the shard is not blamed for it.
 const PATIENCE_PARTS: u32 = 20;
 
 /// Every shard has ended: the process is shutting down and the source should return.
@@ -53,7 +53,7 @@ pub struct Publisher {
     previous: HashMap<Arc<str>, StreamPos>,
     unwoken: usize,
     epoch: Option<Epoch>,
-    /// From here on nothing is left out between two messages.
+    /// From this position on no message is left out between two messages.
     whole_from: StreamPos,
     status: SourceStatus,
     pace: Pace,
@@ -120,7 +120,7 @@ impl Publisher {
     }
 
     /// Envelopes one message and pushes it to every shard. Shards are woken by [`Self::flush`],
-    /// which the source calls when it has nothing more at hand; every [`BATCH_EVENTS_MAX`]
+    /// which the source calls when it has nothing more at hand; every [`EVENTS_PER_WAKE_MAX`]
     /// messages it happens by itself. Waits while a queue is full. A message whose subject is not
     /// a valid channel name is counted and left out.
     ///
@@ -138,7 +138,7 @@ impl Publisher {
     }
 
     /// Announces the stream's epoch: at the first contact, and when the stream was made again.
-    /// Of what came before nothing is known.
+    /// Nothing is claimed about the messages before it.
     ///
     /// # Errors
     /// [`ShardsGone`] at shutdown.
@@ -178,7 +178,7 @@ impl Publisher {
         if status != self.status {
             self.status = status;
             self.report.set_status(status);
-            self.push(&Feed::Source(status)).await?;
+            self.push(&Feed::Status(status)).await?;
         }
         self.flush();
         Ok(())
@@ -227,7 +227,7 @@ impl Publisher {
         }
     }
 
-    /// Gives every shard what has room for it at once, and waits for the others.
+    /// Gives `item` at once to every shard that has room, and waits for the other shards.
     async fn push(&mut self, item: &Feed) -> Result<(), ShardsGone> {
         let mut full = Vec::new();
         for (index, shard) in self.shards.iter().enumerate() {
@@ -241,7 +241,7 @@ impl Publisher {
             self.push_when_there_is_room(item, full).await?;
         }
         self.unwoken += 1;
-        if self.unwoken >= BATCH_EVENTS_MAX {
+        if self.unwoken >= EVENTS_PER_WAKE_MAX {
             self.flush();
         }
         Ok(())
@@ -276,8 +276,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// Goes on without these shards; false before the stream is known, when nothing is pushed that
-    /// could fill a queue.
+    /// Goes on without these shards. Returns false before the stream is known: nothing that could
+    /// fill a queue is pushed then.
     fn give_up(&self, shards: &[usize]) -> bool {
         let Some(epoch) = &self.epoch else { return false };
         for &shard in shards {
@@ -433,7 +433,7 @@ mod tests {
         assert!(
             matches!(
                 told[..],
-                [Feed::Epoch { .. }, Feed::Epoch { .. }, Feed::Source(SourceStatus::Live)]
+                [Feed::Epoch { .. }, Feed::Epoch { .. }, Feed::Status(SourceStatus::Live)]
             ),
             "{told:?}"
         );

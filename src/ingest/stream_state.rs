@@ -11,15 +11,15 @@ pub(crate) struct StreamState {
     pub(crate) first: u64,
     /// The last sequence that was given out.
     pub(crate) last: u64,
-    /// The store time of that message, also if it is not retained any more; negative if the
-    /// stream does not say.
+    /// The store time of that message, even if it is no longer retained; negative if the stream
+    /// does not say.
     pub(crate) last_stored_nanos: i128,
     /// Whether its sequence has holes that mean nothing.
     pub(crate) holes: Holes,
 }
 
 impl StreamState {
-    /// What is known of the messages that somebody gets who reads from the first one on.
+    /// What is known about the messages that a reader gets from the first one on.
     pub(crate) fn base(&self) -> Base {
         let last_stored_ms = u64::try_from(self.last_stored_nanos / 1_000_000).unwrap_or_default();
         let after = if self.last == 0 || self.first == 1 {
@@ -30,8 +30,8 @@ impl StreamState {
             None
         };
         // What is retained of such a stream is not all that was published.
-        let torn_to = if self.holes == Holes::Anywhere { self.last } else { 0 };
-        Base { after, whole_from: StreamPos(torn_to) }
+        let discarded_to = if self.holes == Holes::Anywhere { self.last } else { 0 };
+        Base { after, whole_from: StreamPos(discarded_to) }
     }
 }
 
@@ -77,7 +77,12 @@ mod tests {
                 None,
                 0,
             ),
-            ("torn", StreamState { holes: Holes::Anywhere, ..state(5, 9) }, None, 9),
+            (
+                "messages go from its middle",
+                StreamState { holes: Holes::Anywhere, ..state(5, 9) },
+                None,
+                9,
+            ),
         ];
         for (name, state, after, whole_from) in cases {
             let expected = Base { after, whole_from: StreamPos(whole_from) };

@@ -17,10 +17,10 @@ use async_nats::jetstream::{Context, Message};
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
-use super::look::{Arrived, Looks, look};
+use super::probe::{Arrived, Probes, probe};
 use crate::channel::Pattern;
 use crate::ingest::connect::Link;
-use crate::ingest::continuity::Look;
+use crate::ingest::continuity::Probe;
 use crate::ingest::filter::{FilterPlan, Several};
 
 use crate::ingest::publisher::SUBJECT_BYTES_MAX;
@@ -41,8 +41,8 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// The server removes a consumer that nobody reads after this time.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
 
-/// Messages to ask for at once if so many are wanted in a second: what is under way is handled
-/// within about two seconds, long before the server sends it again.
+/// Messages to ask for at once under a rate of `rate_max` a second. What is under way is then
+/// handled within about two seconds, long before the server sends it again.
 pub(super) fn pull_messages(rate_max: Option<u32>) -> usize {
     rate_max.map_or(PULL_MESSAGES, |rate| PULL_MESSAGES.min(rate as usize))
 }
@@ -67,14 +67,14 @@ pub(super) type Item = Option<Result<Message, MessagesError>>;
 /// A consumer that is being read.
 pub(super) struct Opened {
     pub(super) messages: Messages,
-    /// What was taken of them before its turn; as many as one pull at most.
+    /// Messages that were taken out of `messages` before their turn, one pull's worth at most.
     pub(super) arrived: VecDeque<Item>,
-    pub(super) looks: Looks,
+    pub(super) probes: Probes,
     pub(super) plan: FilterPlan,
     context: Context,
     consumer: Consumer<Config>,
     successor: Option<Consumer<Config>>,
-    /// Where to acknowledge what was handled; empty unless the consumer wants that.
+    /// Where to acknowledge handled messages; empty unless the consumer wants acknowledgements.
     handled: Vec<Subject>,
     state: StreamState,
     is_caught_up: bool,
@@ -146,7 +146,7 @@ impl Request<'_> {
         Ok(Opened {
             messages,
             arrived: VecDeque::new(),
-            looks: Looks::new(),
+            probes: Probes::new(),
             plan,
             context: context.clone(),
             consumer,
@@ -213,7 +213,7 @@ impl Opened {
         self.messages = pull(&durable, self.pull).await?;
         // The durable one sends again what the ordered one had sent and was not handled.
         self.arrived.clear();
-        self.looks = Looks::new();
+        self.probes = Probes::new();
         let ordered = std::mem::replace(&mut self.consumer, durable);
         let (name, stream) = (&ordered.cached_info().name, &ordered.cached_info().stream_name);
         if let Err(error) = self.context.delete_consumer_from_stream(name, stream).await {
@@ -228,7 +228,7 @@ impl Opened {
         self.arrived.pop_front().or_else(|| self.messages.next().now_or_never())
     }
 
-    /// Takes what has arrived, one pull's worth at most; where that ends, if anything has.
+    /// Takes what has arrived, one pull's worth at most. Returns the last of it, if anything has.
     pub(super) fn collect(&mut self) -> Option<Arrived> {
         while self.arrived.len() < self.pull {
             let Some(item) = self.messages.next().now_or_never() else { break };
@@ -243,28 +243,29 @@ impl Opened {
         Some(Arrived { stream: last.stream_sequence, consumer: last.consumer_sequence })
     }
 
-    /// Looks at the stream and at this consumer, of which everything up to `arrived` has come.
-    pub(super) fn look(
+    /// Asks the stream and this consumer what they hold. Everything up to `arrived` has come.
+    pub(super) fn probe(
         &self,
         arrived: Arrived,
-    ) -> impl Future<Output = Result<Look, StreamError>> + Send + 'static {
-        look(self.context.clone(), self.consumer.clone(), self.state.created_nanos, arrived)
+    ) -> impl Future<Output = Result<Probe, StreamError>> + Send + 'static {
+        probe(self.context.clone(), self.consumer.clone(), self.state.created_nanos, arrived)
     }
 
-    /// Begins one in the background.
-    pub(super) fn begin_look(&mut self, arrived: Arrived) {
-        let look = self.look(arrived);
-        self.looks.begin(look);
+    /// Begins to ask in the background.
+    pub(super) fn begin_probe(&mut self, arrived: Arrived) {
+        let probe = self.probe(arrived);
+        self.probes.begin(probe);
     }
 
-    /// Takes in that every shard's queue has this message, or needs it no more.
+    /// Notes that every shard's queue has this message, or no longer needs it.
     pub(super) fn handled(&mut self, message: &Message) {
         if self.consumer.cached_info().config.ack_policy == AckPolicy::Explicit {
             self.handled.extend(message.reply.clone());
         }
     }
 
-    /// Acknowledges what was handled. What does not arrive is sent again, and dropped.
+    /// Acknowledges the handled messages. If an acknowledgement is lost, the broker sends the
+    /// message again, and it is dropped by position.
     pub(super) async fn acknowledge(&mut self) {
         for reply in self.handled.drain(..) {
             if let Err(error) = self.context.client().publish(reply, "+ACK".into()).await {

@@ -167,7 +167,7 @@ fn what_is_subscribed_already_brings_no_snapshot_and_no_cost() {
 fn whoever_comes_while_the_source_is_away_is_told() {
     let mut world = World::new(1);
     let source = |world: &mut World, status| {
-        world.feed([Feed::Source(status)].into());
+        world.feed([Feed::Status(status)].into());
     };
     source(&mut world, SourceStatus::Stale);
     world.connect();

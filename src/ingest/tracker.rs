@@ -1,19 +1,21 @@
 //! How far a consumer has read its stream, and what the next contact or message means.
 //!
 //! A pure state machine: told what the stream says of itself and what arrives, it says what to
-//! announce and what to deliver. It knows no NATS types and no IO; the time is passed in. Two sequences run
-//! side by side. The consumer's has no holes, so a hole means that a message was lost on the
-//! way. The stream's has holes where a filter or a limit per subject leaves messages out; where
-//! it can have none, a jump means that retention took messages before they were read; where it
-//! can, [`Continuity`] finds that out.
+//! announce and what to deliver. It knows no NATS types and no IO; the time is passed in.
+//!
+//! Two sequences run side by side. The consumer's sequence has no holes: a hole means that a message
+//! was lost on the way. The stream's sequence has holes where a filter or a limit per subject leaves
+//! messages out. If it can have none, a jump means that retention took messages before they were
+//! read. If it can have some, [`Continuity`] finds out whether messages were lost.
 //!
 //! After every new start the last message handled is read again and compared by its store time.
-//! If it is another message, or gone although retained, the broker lost its tail and gave the
-//! positions out again: the epoch is announced anew, which makes the shards drop their logs.
+//! If it is another message, or is missing although it should be retained, the broker lost its tail
+//! and gave the positions out again. Then the epoch is announced anew, and the shards drop their
+//! logs.
 
 use std::time::Instant;
 
-use super::continuity::{Continuity, Look};
+use super::continuity::{Continuity, Probe};
 use super::stream_state::{Holes, StreamState};
 use crate::position::StreamPos;
 
@@ -26,7 +28,7 @@ pub(crate) enum Contact {
     Continues,
     /// It may have discarded messages from its middle that were never read: announce the epoch
     /// again.
-    Torn,
+    MayHaveLost,
     /// Retention took messages that were never read: announce the epoch again.
     Overtaken {
         /// How many.
@@ -54,8 +56,8 @@ pub(crate) enum Step {
     Repeat,
     /// Messages before it were lost for good: announce the epoch again, then deliver it.
     DeliverAfterLoss,
-    /// The same, but it is the first that is read: nothing is missing from it on. Who was told
-    /// nothing of what is before it need not be told.
+    /// The same, but it is the first message that is read, and nothing is missing from it on.
+    /// Clients need not be told unless they were told about the messages before it.
     DeliverAsFirst,
     /// A message was lost on the way: start a new consumer.
     Hole,
@@ -74,10 +76,10 @@ pub(crate) struct Tracker {
     continuity: Continuity,
     is_overlap_due: bool,
     has_regressed: bool,
-    /// Nothing was read yet since the beginning was found.
+    /// True until the first message after a fresh start.
     is_untouched: bool,
-    /// Clients were told that up to here messages may be missing.
-    told_to: u64,
+    /// Clients were told that messages up to this position may be missing.
+    loss_reported_up_to: u64,
 }
 
 impl Tracker {
@@ -100,13 +102,13 @@ impl Tracker {
         }
     }
 
-    /// Whether the stream ends before our position. Either it lost its tail, or whoever answers for
-    /// it, a node that has just become its leader, has yet to take in what it has.
+    /// Whether the stream ends before our position. Either it lost its tail, or the node that
+    /// answers has just become its leader and does not know all messages yet.
     pub(crate) fn is_beyond(&self, state: StreamState) -> bool {
         self.created_nanos == Some(state.created_nanos) && state.last < self.last
     }
 
-    /// Takes in what the stream says before a consumer is made.
+    /// Judges what the stream says of itself before a consumer is made.
     pub(crate) fn contact(&mut self, state: StreamState, now: Instant) -> Contact {
         let proven_to = self.continuity.proven_to(self.last).min(state.last);
         let contact = self.judge(state, proven_to);
@@ -142,13 +144,13 @@ impl Tracker {
         self.is_overlap_due =
             self.stored_nanos.is_some() && state.first <= self.last && self.last > 0;
         if state.holes == Holes::Anywhere && state.last + 1 > expected {
-            return Contact::Torn;
+            return Contact::MayHaveLost;
         }
         Contact::Continues
     }
 
-    /// Goes on with another consumer, which has delivered up to `consumer` and will repeat what
-    /// is handled and leave out nothing that is not.
+    /// Goes on with another consumer, which has delivered up to `consumer`. It may repeat messages
+    /// that were handled, and it leaves out no message that was not.
     pub(crate) fn change_consumer(&mut self, consumer: u64) {
         self.consumer = consumer;
         self.is_overlap_due = false;
@@ -172,7 +174,7 @@ impl Tracker {
         }
         let jumped = match self.holes {
             Some(Holes::Never) => {
-                was_overlap_due || (stream > self.last + 1 && stream > self.told_to)
+                was_overlap_due || (stream > self.last + 1 && stream > self.loss_reported_up_to)
             }
             Some(Holes::Filtered) => was_overlap_due,
             Some(Holes::Anywhere) | None => false,
@@ -186,42 +188,42 @@ impl Tracker {
         }
     }
 
-    /// Whether looks at the stream tell anything that its sequence does not.
-    pub(crate) fn needs_looks(&self) -> bool {
-        self.continuity.needs_looks(self.last)
+    /// Whether probes of the stream tell anything that its sequence does not.
+    pub(crate) fn needs_probes(&self) -> bool {
+        self.continuity.needs_probes(self.last)
     }
 
-    /// Whether there has to be a look before the message at `stream` is handled: what is missing
-    /// before it may have been discarded unread.
-    pub(crate) fn is_doubtful(&self, stream: u64, now: impl FnOnce() -> Instant) -> bool {
-        self.continuity.is_doubtful(self.last, stream, now)
+    /// Whether the stream must be probed before the message at `stream` is handled, because the
+    /// messages missing before it may have been discarded unread.
+    pub(crate) fn needs_probe_before(&self, stream: u64, now: impl FnOnce() -> Instant) -> bool {
+        self.continuity.needs_probe_before(self.last, stream, now)
     }
 
-    /// Takes in a look. If messages may have been discarded unread, announce the epoch again: from
-    /// this position on none were.
-    pub(crate) fn looked(&mut self, look: &Look) -> Option<StreamPos> {
+    /// Takes in a probe. If messages may have been discarded unread, it returns the position from
+    /// which on none were: announce the epoch again.
+    pub(crate) fn probed(&mut self, probe: &Probe) -> Option<StreamPos> {
         let has_no_holes = self.holes == Some(Holes::Never);
-        if has_no_holes && look.read_to != self.last {
+        if has_no_holes && probe.read_to != self.last {
             // The sequence of what has come since tells.
             return None;
         }
-        let whole_from = self.continuity.looked(look)?;
+        let whole_from = self.continuity.probed(probe)?;
         if has_no_holes {
-            // Or the next message would tell of it once more.
+            // Otherwise the next message would report the same loss again.
             self.begin_before(whole_from.0);
         }
         Some(whole_from)
     }
 
-    /// Takes in a look, if there was an answer, after messages before the last one were found to be
-    /// lost. Announce the epoch again: from this position on nothing is missing, unless it is
-    /// told again.
-    pub(crate) fn lost(&mut self, look: Option<&Look>, now: Instant) -> StreamPos {
-        self.told_to = self.continuity.lost(self.last, look, now);
-        StreamPos(self.told_to)
+    /// Messages before the last one were found to be lost, and the stream was probed (`None`: it
+    /// did not answer). Announce the epoch again: from the returned position on nothing is missing,
+    /// unless another loss is reported.
+    pub(crate) fn lost(&mut self, probe: Option<&Probe>, now: Instant) -> StreamPos {
+        self.loss_reported_up_to = self.continuity.lost(self.last, probe, now);
+        StreamPos(self.loss_reported_up_to)
     }
 
-    /// Gives up the messages up to `stream`, which cannot be read.
+    /// Steps over the messages up to `stream`, which cannot be read.
     pub(crate) fn skip_to(&mut self, stream: u64) {
         self.last = self.last.max(stream);
         self.stored_nanos = None;
@@ -229,7 +231,7 @@ impl Tracker {
 
     fn begin_before(&mut self, first: u64) {
         self.last = first.saturating_sub(1);
-        self.told_to = 0;
+        self.loss_reported_up_to = 0;
         self.is_untouched = true;
         self.stored_nanos = None;
         self.is_overlap_due = false;
@@ -329,7 +331,7 @@ mod tests {
         assert_eq!(tracker.step(15, 11, 15), Step::DeliverAfterLoss);
         let asked = Instant::now();
         let middle =
-            Look { asked, read_to: 15, last: 40, is_all_sent: false, is_all_read: true, first: 1 };
+            Probe { asked, read_to: 15, last: 40, is_all_sent: false, is_all_read: true, first: 1 };
         assert_eq!(tracker.lost(Some(&middle), asked), StreamPos(40));
         for (consumer, stream) in [(12, 17), (13, 18), (14, 40), (15, 41)] {
             let step = tracker.step(stream, consumer, i128::from(stream));
@@ -349,8 +351,8 @@ mod tests {
         for (holes, expected) in cases {
             let mut tracker = reader_at(10, holes);
             let seen = tracker.contact(StreamState { holes, ..state(1, 20) }, Instant::now());
-            let is_torn = holes == Holes::Anywhere;
-            assert_eq!(seen, if is_torn { Contact::Torn } else { Contact::Continues });
+            let may_have_lost = holes == Holes::Anywhere;
+            assert_eq!(seen, if may_have_lost { Contact::MayHaveLost } else { Contact::Continues });
             assert_eq!(tracker.step(12, 1, 12), expected, "{holes:?}");
         }
     }
