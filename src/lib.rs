@@ -19,7 +19,8 @@
 //! control   the machine and what the process uses of it, signals, logs, doctor; the admin port:
 //!           reports of shards and source
 //! net       shard, feed; the only code with glommio's sockets; no rules
-//! ingest    feed, event, channel; the only code that knows NATS and other backends
+//! ingest    feed, event, channel, load; the only code that knows NATS and other backends
+//! load      shard's census, event; how near its limits the process is; knows no source
 //! shard     protocol, event, channel, feed's items; pure: no IO, no clock, no runtime
 //! protocol  event, channel; pure
 //! feed      event; where threads meet
@@ -35,6 +36,7 @@ pub mod event;
 pub mod feed;
 pub mod heap;
 pub mod ingest;
+pub mod load;
 pub mod net;
 pub mod position;
 pub mod protocol;

@@ -1,7 +1,7 @@
 //! The composition root: threads, their queues, their start and their end.
 //!
 //! ```text
-//! main (tokio)      signals; tells the others to end
+//! main (tokio)      signals, tells the others to end; the admin port; measures the load
 //! ingest (tokio)    the source; one queue to each shard
 //! shard-0..n        glommio executors, one per core
 //! ```
@@ -20,9 +20,9 @@ use crate::config::{DrainConfig, ServerConfig};
 use crate::control::admin::{Admin, AdminError, AdminState};
 use crate::control::machine::{self, UringError};
 use crate::control::signals::EndSignals;
-use crate::control::usage::ProcessMeter;
 use crate::feed::{FEED_CAPACITY, FeedReceiver, feed};
-use crate::ingest::{IngestError, PressureLimits, Publisher, Source, SourceReport};
+use crate::ingest::{IngestError, Publisher, Source, SourceReport};
+use crate::load::{MemoryMeter, PressureLimits, Watcher};
 use crate::net::{self, ListenError, ShardCommand, WorkerSettings};
 use crate::shard::{Census, Mode, ShardSettings};
 
@@ -89,15 +89,18 @@ pub fn serve(config: &ServerConfig, feeding: Feeding) -> Result<(), RuntimeError
     tracing::info!(addr = %shards.addr, shards = config.shards, source = name, "listening");
     let census = Arc::clone(&shards.census);
     let connection_budget_bytes = config.limits.connection_budget_bytes;
+    let memory = Arc::new(MemoryMeter::new(Arc::clone(&census)));
+    let watcher = Watcher::new(pressure_limits, Arc::clone(&memory));
     let publisher = Publisher::new(senders)
         .with_clock(clock)
         .with_rate_max(events_per_second_max)
-        .with_pressure(pressure_limits, Box::new(ProcessMeter::new(Arc::clone(&census))))
+        .with_load(watcher.level())
         .with_report(Arc::clone(&report));
     block_on(async {
         if let Some(admin) = admin {
-            admin.spawn(AdminState { census, source: report, connection_budget_bytes })?;
+            admin.spawn(AdminState { census, memory, source: report, connection_budget_bytes })?;
         }
+        tokio::spawn(watcher.run());
         run(shards, config.drain, Some((source, publisher))).await
     })
 }

@@ -10,9 +10,10 @@ use super::values::Values;
 use crate::channel::Pattern;
 use crate::ingest::{
     CORE_SUBJECTS_DEFAULT, ConsumerMode, CoreSettings, DurableSettings, HttpSettings,
-    JetStreamSettings, NatsSettings, PressureLimits, RATE_MAX, SUBJECT_BYTES_MAX, SimSettings,
-    SimulateSettings, Source, StreamSettings,
+    JetStreamSettings, NatsSettings, RATE_MAX, SUBJECT_BYTES_MAX, SimSettings, SimulateSettings,
+    Source, StreamSettings,
 };
+use crate::load::PressureLimits;
 use crate::secret::Secret;
 
 const SUBJECTS: &[&str] = &["odin.token.>", "odin.global.>"];

@@ -1,14 +1,16 @@
 //! The admin port: metrics in Prometheus' text format, for operators and not for the public.
 //!
-//! It reads the reports that the shards make once per tick and stops nobody. Bounds: axum serves
-//! one request per connection at a time; a scrape costs a look at each shard's report.
+//! It reads the reports that the shards make once per tick. Bounds: axum serves one request per
+//! connection at a time; a scrape copies each shard's report, and asks the allocator, whose answer
+//! may stop shards, once a minute at most.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -16,6 +18,7 @@ use tokio::net::TcpListener;
 
 use super::metrics;
 use crate::ingest::SourceReport;
+use crate::load::MemoryMeter;
 use crate::shard::Census;
 
 /// What the admin port tells of.
@@ -23,6 +26,8 @@ use crate::shard::Census;
 pub struct AdminState {
     /// The shards' reports.
     pub census: Arc<Census>,
+    /// The allocator's figure, which is asked for once a minute at most.
+    pub memory: Arc<MemoryMeter>,
     /// The source's report.
     pub source: Arc<SourceReport>,
     /// The budget of a connection, in bytes.
@@ -83,7 +88,14 @@ impl Admin {
     }
 }
 
-async fn scrape(State(state): State<AdminState>) -> Response {
+/// The query that has the allocator asked now: to look into memory by hand. It may stop shards, so
+/// nothing that scrapes regularly should send it.
+const HEAP_NOW: &str = "heap=now";
+
+async fn scrape(State(state): State<AdminState>, RawQuery(query): RawQuery) -> Response {
+    if query.as_deref() == Some(HEAP_NOW) {
+        state.memory.read_heap(Instant::now());
+    }
     match metrics::render(&state) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {

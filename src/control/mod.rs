@@ -7,7 +7,6 @@
 //! log      structured logs
 //! admin    the admin port
 //! metrics  what it tells
-//! usage    memory and CPU time of this process
 //! ```
 
 pub mod admin;
@@ -16,4 +15,3 @@ pub mod log;
 pub mod machine;
 mod metrics;
 pub mod signals;
-pub mod usage;
