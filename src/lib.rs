@@ -16,8 +16,8 @@
 //! ```text
 //! runtime   everything: the composition root
 //! config    the settings types of the others
-//! control   the machine and what the process uses of it, signals, logs, doctor; the admin port:
-//!           reports of shards and source
+//! admin     the admin port: reports of shard and ingest, and control's figures of the process
+//! control   the machine and what the process uses of it, signals, logs, doctor
 //! net       shard, feed; the only code with glommio's sockets; no rules
 //! ingest    feed, event, channel; the only code that knows NATS and other backends
 //! shard     protocol, event, channel, feed's items; pure: no IO, no clock, no runtime
@@ -27,6 +27,7 @@
 //! tail      nothing of the server: it is a client
 //! ```
 
+pub mod admin;
 pub mod channel;
 pub mod config;
 pub mod control;

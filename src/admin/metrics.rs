@@ -1,13 +1,13 @@
-//! The shards' and the source's reports as Prometheus metrics. Made anew at each scrape: between scrapes nothing
-//! is kept in two places.
+//! The shards' and the source's reports as Prometheus' text, made anew at each scrape: between
+//! scrapes nothing is kept in two places.
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     CounterVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::admin::AdminState;
-use super::usage::heap_bytes;
+use super::state::AdminState;
+use crate::control::usage::heap_bytes;
 use crate::event::payload_bytes;
 use crate::feed::SourceStatus;
 use crate::ingest::{Counter as ReportCounter, SourceReport};

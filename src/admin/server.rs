@@ -1,11 +1,10 @@
-//! The admin port: metrics in Prometheus' text format, for operators and not for the public.
+//! The admin port: its listening socket and what stands at which path. It is for operators, not
+//! for the public.
 //!
-//! It reads the reports that the shards make once per tick and stops nobody. Bounds: axum serves
-//! one request per connection at a time; a scrape costs a look at each shard's report.
+//! Bounds: axum serves one request per connection at a time; a scrape copies each shard's report.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
@@ -15,19 +14,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::metrics;
-use crate::ingest::SourceReport;
-use crate::shard::Census;
-
-/// What the admin port tells of.
-#[derive(Debug, Clone)]
-pub struct AdminState {
-    /// The shards' reports.
-    pub census: Arc<Census>,
-    /// The source's report.
-    pub source: Arc<SourceReport>,
-    /// The budget of a connection, in bytes.
-    pub connection_budget_bytes: usize,
-}
+use super::state::AdminState;
 
 /// The admin address cannot be listened on. The configuration's fault.
 #[derive(Debug, thiserror::Error)]
@@ -44,11 +31,11 @@ pub struct AdminError {
 
 /// The listening socket of the admin port.
 #[derive(Debug)]
-pub struct Admin {
+pub struct AdminServer {
     listener: std::net::TcpListener,
 }
 
-impl Admin {
+impl AdminServer {
     /// Listens on `addr`; port 0 lets the kernel choose one.
     ///
     /// # Errors
@@ -72,15 +59,18 @@ impl Admin {
     pub fn spawn(self, state: AdminState) -> io::Result<()> {
         let addr = self.listener.local_addr()?;
         let listener = TcpListener::from_std(self.listener)?;
-        let router = Router::new().route("/metrics", get(scrape)).with_state(state);
         tracing::info!(%addr, "metrics on the admin port");
         tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
+            if let Err(error) = axum::serve(listener, routes(state)).await {
                 tracing::error!(%error, "the admin port ended");
             }
         });
         Ok(())
     }
+}
+
+fn routes(state: AdminState) -> Router {
+    Router::new().route("/metrics", get(scrape)).with_state(state)
 }
 
 async fn scrape(State(state): State<AdminState>) -> Response {

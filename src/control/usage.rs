@@ -45,7 +45,7 @@ fn cpu_time() -> Duration {
 
 /// Bytes of heap in use by the allocator's own figure (mallinfo2(3)), mapped blocks included; 0
 /// with an allocator that does not say.
-pub(super) fn heap_bytes() -> usize {
+pub(crate) fn heap_bytes() -> usize {
     #[cfg(target_env = "gnu")]
     #[expect(unsafe_code, reason = "the figure has no safe wrapper")]
     {
