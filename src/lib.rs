@@ -16,8 +16,8 @@
 //! ```text
 //! runtime   everything: the composition root
 //! config    the settings types of the others
-//! control   the machine and what the process uses of it, signals, logs, doctor; the admin port:
-//!           reports of shards and source
+//! admin     the admin port: reports of shard and ingest, and control's figures of the process
+//! control   the machine and what the process uses of it, signals, logs, doctor
 //! net       shard, feed; the only code with glommio's sockets; no rules
 //! ingest    feed, event, channel, load; the only code that knows NATS and other backends
 //! load      shard's census, event; how near its limits the process is; knows no source
@@ -28,6 +28,7 @@
 //! tail      nothing of the server: it is a client
 //! ```
 
+pub mod admin;
 pub mod channel;
 pub mod clock;
 pub mod config;

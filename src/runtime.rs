@@ -14,10 +14,10 @@ use std::time::Duration;
 use glommio::ExecutorJoinHandle;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::admin::{AdminError, AdminServer, AdminState};
 use crate::channel::Pattern;
 use crate::clock::Clock;
 use crate::config::{DrainConfig, ServerConfig};
-use crate::control::admin::{Admin, AdminError, AdminState};
 use crate::control::machine::{self, UringError};
 use crate::control::signals::EndSignals;
 use crate::feed::{FEED_CAPACITY, FeedReceiver, feed};
@@ -80,7 +80,7 @@ pub struct Feeding {
 /// Why it could not start or go on.
 pub fn serve(config: &ServerConfig, feeding: Feeding) -> Result<(), RuntimeError> {
     let Feeding { source, allowed, events_per_second_max, pressure_limits } = feeding;
-    let admin = config.admin_addr.map(Admin::listen).transpose()?;
+    let admin = config.admin_addr.map(AdminServer::listen).transpose()?;
     let name = source.name();
     let report = Arc::<SourceReport>::default();
     let (senders, receivers) = (0..config.shards).map(|_| feed(FEED_CAPACITY)).unzip();

@@ -78,6 +78,7 @@ fn protocol_and_shard_are_pure() {
         "crate::net",
         "crate::ingest",
         "crate::config",
+        "crate::admin",
         "crate::control",
         "crate::runtime",
     ];

@@ -1,5 +1,5 @@
-//! The shards' and the source's reports as Prometheus metrics. Made anew at each scrape: between scrapes nothing
-//! is kept in two places.
+//! The shards' and the source's reports as Prometheus' text, made anew at each scrape: between
+//! scrapes nothing is kept in two places.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use prometheus::{
     CounterVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::admin::AdminState;
+use super::state::AdminState;
 use crate::event::payload_bytes;
 use crate::feed::SourceStatus;
 use crate::ingest::{Counter as ReportCounter, SourceReport};
