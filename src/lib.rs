@@ -18,11 +18,12 @@
 //! config    the settings types of the others
 //! admin     the admin port: reports of shard and ingest, and control's figures of the process
 //! control   the machine and what the process uses of it, signals, logs, doctor
-//! net       shard, feed; the only code with glommio's sockets; no rules
+//! net       shard, feed, shard_command; the only code with glommio's sockets; no rules
 //! ingest    feed, event, channel; the only code that knows NATS and other backends
 //! shard     protocol, event, channel, feed's items; pure: no IO, no clock, no runtime
 //! protocol  event, channel; pure
-//! feed      event; where threads meet
+//! feed      event; where source and shards meet
+//! shard_command  nothing: what other threads ask of a shard, and its answers
 //! heap      nothing: the arithmetic of memory
 //! tail      nothing of the server: it is a client
 //! ```
@@ -42,4 +43,5 @@ mod retry;
 pub mod runtime;
 pub mod secret;
 pub mod shard;
+pub mod shard_command;
 pub mod tail;

@@ -14,4 +14,4 @@ mod sockets;
 mod worker;
 
 pub use listen::{ListenError, ListenSettings, listen};
-pub use worker::{ShardCommand, WorkerSettings, run};
+pub use worker::{WorkerSettings, run};
