@@ -23,7 +23,8 @@
 //! load      shard's census, event; how near its limits the process is; knows no source
 //! shard     protocol, event, channel, feed's items; pure: no IO, no clock, no runtime
 //! protocol  event, channel; pure
-//! feed      event; where threads meet
+//! feed      event; where source and shards meet
+//! shard_command  nothing: what other threads ask of a shard, and its answers
 //! heap      nothing: the arithmetic of memory
 //! tail      nothing of the server: it is a client
 //! ```
@@ -45,4 +46,5 @@ mod retry;
 pub mod runtime;
 pub mod secret;
 pub mod shard;
+pub mod shard_command;
 pub mod tail;
