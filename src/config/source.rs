@@ -166,10 +166,6 @@ fn http_settings(values: &mut Values) -> HttpSettings {
 fn stream_settings(values: &mut Values) -> StreamSettings {
     let name = values.optional("JS_STREAM_NAME").unwrap_or_default();
     let max_age = values.duration("JS_STREAM_MAX_AGE");
-    // 0 is NATS's word for no limit; below 100 ms the server refuses the stream.
-    if max_age > Duration::ZERO && max_age < Duration::from_millis(100) {
-        values.refuse("JS_STREAM_MAX_AGE", "must be 0 (no limit) or at least 100ms".into());
-    }
     let count_max = i64::MAX as u64;
     StreamSettings {
         name,

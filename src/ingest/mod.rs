@@ -11,6 +11,7 @@
 //! | `pause` | PURE: how long a shortage of memory or CPU holds the source back |
 //! | `gate` | reads the level of `load` for each message, and waits while there is a shortage |
 //! | `report` | counters for the admin port |
+//! | `name` | PURE: which names of streams and consumers nats-server takes |
 //! | `nats` | where NATS is and how to log in, checked at start |
 //! | `connect` | one connection at a time, watched and replaced |
 //! | `shutdown` | the flag that ends a source |
@@ -37,6 +38,7 @@ mod filter;
 mod gate;
 mod http;
 mod jetstream;
+mod name;
 mod nats;
 mod pace;
 mod pause;
@@ -59,7 +61,7 @@ pub use pace::RATE_MAX;
 pub use publisher::{Publisher, SUBJECT_BYTES_MAX, ShardsGone};
 pub use report::{Counter, Elapsed, SourceReport};
 pub use sim::{SimSettings, SimulateError, SimulateSettings, Summary, simulate};
-pub use stream::{StreamSettings, StreamSettingsError, parse_subjects};
+pub use stream::{STREAM_MAX_AGE_MIN, StreamSettings, StreamSettingsError, parse_subjects};
 
 use shutdown::Shutdown;
 

@@ -318,13 +318,16 @@ fn consumer_name(instance: &str) -> String {
     format!("odin-ws-{}-{:08x}", plain_name(instance), rand::random::<u32>())
 }
 
-/// An instance's name with what the names of consumers may hold.
+/// Bytes of an instance's name in the names of consumers; each character of it has one.
+pub(super) const PLAIN_NAME_BYTES_MAX: usize = 64;
+
+/// An instance's name as part of a consumer's: ASCII letters, digits and dashes, `_` for the rest.
 pub(super) fn plain_name(instance: &str) -> String {
     let plain = instance.chars().map(|c| match c {
         'a'..='z' | 'A'..='Z' | '0'..='9' | '-' => c,
         _ => '_',
     });
-    plain.take(64).collect()
+    plain.take(PLAIN_NAME_BYTES_MAX).collect()
 }
 
 pub(super) fn explain(error: &ConsumerError) -> StreamError {

@@ -17,8 +17,9 @@ use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, Info, 
 use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
 use async_nats::jetstream::{Context, ErrorCode};
 
-use super::consumer::{explain, plain_name, server_filters};
+use super::consumer::{PLAIN_NAME_BYTES_MAX, explain, plain_name, server_filters};
 use crate::ingest::filter::FilterPlan;
+use crate::ingest::name::{NAME_BYTES_MAX, is_name};
 use crate::ingest::stream::{StreamError, StreamSettingsError};
 use crate::ingest::stream_state::StreamState;
 
@@ -32,8 +33,10 @@ const ACK_PENDING_MAX: i64 = 4_096;
 /// The shortest inactive threshold: the server must not remove a consumer between two connections.
 const INACTIVE_THRESHOLD_MIN: Duration = Duration::from_secs(30);
 
-/// Bytes of `JS_CONSUMER_NAME`.
-const NAME_BYTES_MAX: usize = 64;
+/// Bytes of `JS_CONSUMER_NAME`. The consumer's name is this, a dash and the instance's name.
+const NAME_PREFIX_BYTES_MAX: usize = 64;
+
+const _: () = assert!(NAME_PREFIX_BYTES_MAX + 1 + PLAIN_NAME_BYTES_MAX <= NAME_BYTES_MAX);
 
 /// How the description of a consumer of ours begins; the owner follows.
 const DESCRIPTION: &str = "odin-ws, durable, read by process ";
@@ -59,9 +62,7 @@ impl DurableSettings {
     /// # Errors
     /// The first mistake.
     pub fn check(&self) -> Result<(), StreamSettingsError> {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        let is_name = !self.name.is_empty() && self.name.len() <= NAME_BYTES_MAX;
-        if !is_name || !self.name.chars().all(is_plain) {
+        if !is_name(&self.name, NAME_PREFIX_BYTES_MAX) {
             return Err(StreamSettingsError::ConsumerName(self.name.clone()));
         }
         if self.inactive_threshold < INACTIVE_THRESHOLD_MIN {
