@@ -74,7 +74,10 @@ pub(super) const CONSUMER_INACTIVE_THRESHOLD: Setting<Span> = Setting::new(
 )
 .default("5m")
 .unit("duration")
-.help("time without a reader after which NATS removes the durable consumer: 30s or more");
+.help(
+    "time without a reader after which NATS removes the durable consumer; in durable mode 30s or \
+     more",
+);
 
 pub(super) const SECTION: Section = Section {
     name: "jetstream",
