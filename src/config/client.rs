@@ -3,7 +3,7 @@
 use super::connections::SEND_BUFFER_BYTES;
 use super::context::ServerKind;
 use super::kinds::Number;
-use super::setting::{Scope, Section, Setting};
+use super::setting::{Row, Scope, Section, Setting};
 use super::values::Values;
 use crate::protocol::command::BATCH_MS_MAX;
 use crate::shard::{ClientLimits, Limits};
@@ -152,8 +152,91 @@ pub(super) fn budget(
     budget
 }
 
+/// What the budget's sum counts of one setting.
+pub(super) struct BudgetPart {
+    /// What people are told of the setting.
+    pub(super) row: &'static Row,
+    /// Bytes that one unit of the setting adds to the sum.
+    pub(super) bytes_each: usize,
+    /// Bytes that the default adds to the sum.
+    pub(super) bytes_at_default: usize,
+}
+
+/// The parts of the sum that the budget must hold, and the bytes that no setting moves. They are
+/// found by asking the sum itself, so that they are never stated a second time.
+pub(super) fn budget_parts() -> (Vec<BudgetPart>, usize) {
+    let nothing = ClientLimits {
+        message_bytes: 0,
+        commands_per_second: 0,
+        channels: 0,
+        channel_bytes: 0,
+        replay_messages: 0,
+        queue_messages: 0,
+        queue_bytes: 0,
+        batch_ms: 0,
+        resume_messages: 0,
+    };
+    let fixed = budget_needed(&nothing, 0);
+    let with = |set: fn(&mut ClientLimits)| {
+        let mut client = nothing.clone();
+        set(&mut client);
+        budget_needed(&client, 0) - fixed
+    };
+    let mut values = Values::default();
+    let mut part = |setting: &'static Setting<Number<usize>>, bytes_each| BudgetPart {
+        row: setting.row(),
+        bytes_each,
+        bytes_at_default: bytes_each * values.read(setting),
+    };
+    let parts = vec![
+        part(&QUEUE_BYTES, with(|client| client.queue_bytes = 1)),
+        part(&QUEUE_MESSAGES, with(|client| client.queue_messages = 1)),
+        part(&MAX_MESSAGE_BYTES, with(|client| client.message_bytes = 1)),
+        part(&SEND_BUFFER_BYTES, budget_needed(&nothing, 1) - fixed),
+        part(&MAX_CHANNELS, with(|client| client.channels = 1)),
+        part(&REPLAY_MESSAGES, with(|client| client.replay_messages = 1)),
+        part(&RESUME_MESSAGES, with(|client| client.resume_messages = 1)),
+    ];
+    (parts, fixed)
+}
+
 /// What a connection may take when every part of it is at its bound. The kernel takes twice the
 /// buffer that it is asked for.
 fn budget_needed(client: &ClientLimits, send_buffer_bytes: usize) -> usize {
     Limits::budget_needed(client) + 2 * send_buffer_bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::values::Origin;
+    use super::*;
+
+    #[test]
+    fn the_parts_of_the_budget_add_up_to_what_the_defaults_need() {
+        let mut values = Values::default();
+        let client = client_limits(&mut values, ServerKind::Serve);
+        let send_buffer_bytes = values.read(&SEND_BUFFER_BYTES);
+        let (parts, fixed) = budget_parts();
+        let sum: usize = parts.iter().map(|part| part.bytes_at_default).sum();
+        assert_eq!(sum + fixed, budget_needed(&client, send_buffer_bytes));
+        assert!(parts.iter().all(|part| part.bytes_each > 0));
+    }
+
+    #[test]
+    fn the_budget_must_hold_the_sum() {
+        for (queue_bytes, is_accepted) in [("262144", true), ("300000", false)] {
+            let mut values = Values::default();
+            values.set(QUEUE_BYTES.row(), queue_bytes.into(), Origin::Environment);
+            let client = client_limits(&mut values, ServerKind::Serve);
+            let send_buffer_bytes = values.read(&SEND_BUFFER_BYTES);
+            budget(&mut values, &client, send_buffer_bytes, ServerKind::Serve);
+            let Err(errors) = values.finish() else {
+                assert!(is_accepted, "{queue_bytes} was accepted");
+                continue;
+            };
+            assert!(!is_accepted, "{errors}");
+            let (text, setting) = (errors.to_string(), CONN_BUDGET_BYTES.row().env);
+            assert!(text.contains(setting) && text.contains("must be at least"), "{text}");
+        }
+    }
 }

@@ -28,6 +28,7 @@
 //! settings     the table: the sum of the sections
 //! cli          the command line, made from the table
 //! print        the effective settings as text
+//! page         the tables of docs/settings.md
 //! ```
 
 pub mod cli;
@@ -42,6 +43,7 @@ mod kinds;
 mod load;
 mod logging;
 mod nats;
+pub mod page;
 mod print;
 mod recent_log;
 mod server;
