@@ -2,9 +2,9 @@
 //!
 //! The only place where threads meet on the data path. The sender pushes a batch and wakes once;
 //! the receiver drains and sleeps when the queue is empty. It knows neither NATS nor sockets.
-//! Bound: `capacity` items (default [`FEED_CAPACITY`]); a full queue is told to the sender, who
-//! waits with [`FeedSender::space`]. A receiver for which the sender waits no longer is told so
-//! when it has taken what was queued: nothing is lost without a word.
+//! Bound: `capacity` items (default [`FEED_CAPACITY`]). If the queue is full, the sender is told and
+//! waits with [`FeedSender::space`]. If the sender gives up waiting, the receiver is told after it
+//! has taken what was queued: no loss goes unnoticed.
 
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,7 +37,7 @@ pub enum Feed {
         base: Base,
     },
     /// How the source is doing.
-    Source(SourceStatus),
+    Status(SourceStatus),
 }
 
 /// How the source is doing, as `/ready` and clients are told.
@@ -75,12 +75,13 @@ struct Signal {
     wants_space: AtomicBool,
     sender_gone: AtomicBool,
     receiver_gone: AtomicBool,
-    /// Whether `overrun` holds something: looked at without its lock.
+    /// Whether `overrun` holds something: checked without its lock.
     is_overrun: AtomicBool,
     overrun: Mutex<Option<Overrun>>,
 }
 
-/// Where a receiver goes on that was given up: items between the queue's and this are lost to it.
+/// Where a receiver goes on after it was given up. It has lost the items between those in its queue
+/// and this.
 #[derive(Debug, Clone)]
 pub struct Overrun {
     /// The epoch, announced again.
@@ -110,7 +111,7 @@ impl Signal {
                 missed.epoch = epoch.clone();
                 missed.whole_from = base.whole_from;
             }
-            Feed::Source(status) => missed.status = *status,
+            Feed::Status(status) => missed.status = *status,
         }
         true
     }
@@ -150,7 +151,7 @@ pub enum FeedError {
 }
 
 impl FeedSender {
-    /// Pushes without waking. What a receiver misses that was given up is left out.
+    /// Pushes without waking. An item for a receiver that was given up is left out.
     ///
     /// # Errors
     /// [`FeedError::Full`] hands the item back; [`FeedError::Closed`] if the shard has ended.
@@ -164,8 +165,8 @@ impl FeedSender {
         })
     }
 
-    /// Gives up a receiver that takes nothing: what comes now is lost to it. When it has taken
-    /// what is queued it is told the epoch again and the status, and goes on from there.
+    /// Gives up a receiver that takes nothing: it loses what is pushed from now on. When it has
+    /// taken what is queued, it is told the epoch again and the status, and goes on from there.
     pub fn give_up(&self, overrun: Overrun) {
         *self.signal.overrun() = Some(overrun);
         self.signal.is_overrun.store(true, Ordering::SeqCst);
@@ -181,7 +182,7 @@ impl FeedSender {
     /// Resolves when the queue has room, or when the shard has ended.
     pub async fn space(&self) {
         loop {
-            // Ask first and look second: the receiver looks at the wish after it made room.
+            // Ask first and check second: the receiver checks the wish after it made room.
             self.signal.wants_space.store(true, Ordering::SeqCst);
             if !self.queue.is_full() || self.signal.receiver_gone.load(Ordering::SeqCst) {
                 return;
@@ -229,8 +230,8 @@ impl FeedReceiver {
         drained
     }
 
-    /// Takes in what a receiver that was given up goes on with, once the queue is empty: the
-    /// sender pushes nothing until then.
+    /// Once the queue is empty, tells a receiver that was given up where it goes on. The sender
+    /// pushes nothing until then.
     fn come_back(&self, into: &mut impl Extend<Feed>) -> usize {
         let mut overrun = self.signal.overrun();
         if !self.queue.is_empty() {
@@ -240,7 +241,7 @@ impl FeedReceiver {
         self.signal.is_overrun.store(false, Ordering::SeqCst);
         // What lies between is not known.
         let base = Base { after: None, whole_from };
-        into.extend([Feed::Epoch { epoch, base }, Feed::Source(status)]);
+        into.extend([Feed::Epoch { epoch, base }, Feed::Status(status)]);
         2
     }
 
@@ -259,13 +260,13 @@ impl FeedReceiver {
             if !self.is_empty() {
                 return Poll::Ready(true);
             }
-            // Register first and look second, or a push in between would go unseen.
+            // Register first and check second, or a push in between would go unseen.
             self.signal.consumer.register(cx.waker());
             if !self.is_empty() {
                 return Poll::Ready(true);
             }
             if self.signal.sender_gone.load(Ordering::SeqCst) {
-                // The sender's last push came before the flag: look once more.
+                // The sender's last push came before the flag: check once more.
                 return Poll::Ready(!self.queue.is_empty());
             }
             Poll::Pending
@@ -279,7 +280,7 @@ mod tests {
     use super::*;
 
     fn live() -> Feed {
-        Feed::Source(SourceStatus::Live)
+        Feed::Status(SourceStatus::Live)
     }
 
     #[test]
@@ -300,7 +301,7 @@ mod tests {
         let name = |item: &Feed| match item {
             Feed::Event(_) => "event".to_owned(),
             Feed::Epoch { epoch, .. } => epoch.to_string(),
-            Feed::Source(status) => status.as_str().to_owned(),
+            Feed::Status(status) => status.as_str().to_owned(),
         };
         items.iter().map(name).collect()
     }
@@ -317,13 +318,13 @@ mod tests {
     fn a_receiver_that_was_given_up_is_told_after_what_was_queued() {
         let (sender, receiver) = feed(3);
         for _ in 0..3 {
-            sender.try_push(Feed::Source(SourceStatus::Stale)).unwrap();
+            sender.try_push(Feed::Status(SourceStatus::Stale)).unwrap();
         }
         sender.give_up(overrun(SourceStatus::Stale));
         for missed in [
             live(),
             Feed::Epoch { epoch: epoch("b"), base: Base::default() },
-            Feed::Source(SourceStatus::Loading),
+            Feed::Status(SourceStatus::Loading),
         ] {
             sender.try_push(missed).unwrap();
         }

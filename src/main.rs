@@ -47,7 +47,7 @@ fn main() -> ExitCode {
 }
 
 fn run(name: &str, matches: &ArgMatches) -> Result<(), CommandError> {
-    let machine = machine::look();
+    let machine = machine::detect();
     let mut values = cli::values_of(matches);
     let log = config::log_config(&mut values, &machine);
     match name {

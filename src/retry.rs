@@ -1,8 +1,9 @@
 //! How long to wait before the next try, and when a failure is worth another line in the log.
 //!
 //! Pure: the dice and the clock are passed in. Bounds: a wait lies between [`DELAY_MIN`] / 2 (with
-//! full jitter: nothing) and [`DELAY_MAX`], so that a source is back within seconds of its broker; the same failure is
-//! logged once per [`REPEAT_AFTER`].
+//! full jitter: nothing) and [`DELAY_MAX`], so that a source is back within seconds of its broker;
+//! each cause is logged at once and then once per [`REPEAT_AFTER`], which makes [`CAUSES_MAX`]
+//! lines in that time at most.
 
 use std::time::{Duration, Instant};
 
@@ -12,28 +13,37 @@ const DELAY_MIN: Duration = Duration::from_millis(100);
 /// The longest wait, before jitter.
 const DELAY_MAX: Duration = Duration::from_secs(2);
 
-/// A failure that goes on is logged again after this time.
+/// A cause that goes on is logged again after this time.
 const REPEAT_AFTER: Duration = Duration::from_secs(10);
+
+/// Causes that are remembered: several servers that each fail in ways of their own. While all of
+/// them were logged within [`REPEAT_AFTER`], a further cause is counted and not logged.
+const CAUSES_MAX: usize = 16;
 
 /// The failures since the last success.
 #[derive(Debug, Default)]
 pub(crate) struct Retry {
     failures: u32,
-    logged: Option<(String, Instant)>,
+    logged: Vec<Logged>,
+}
+
+#[derive(Debug)]
+struct Logged {
+    cause: String,
+    at: Instant,
 }
 
 impl Retry {
-    /// Counts a failure; true if it should be logged: its cause is new, or was last logged
-    /// [`REPEAT_AFTER`] ago.
+    /// Counts a failure; true if it should be logged: its cause was not logged within
+    /// [`REPEAT_AFTER`]. Cost: a comparison with each of at most [`CAUSES_MAX`] causes.
     pub(crate) fn failed(&mut self, cause: &str, now: Instant) -> bool {
         self.failures = self.failures.saturating_add(1);
-        if let Some((known, at)) = &self.logged
-            && known == cause
-            && now.duration_since(*at) < REPEAT_AFTER
-        {
+        self.logged.retain(|logged| now.duration_since(logged.at) < REPEAT_AFTER);
+        let is_known = self.logged.iter().any(|logged| logged.cause == cause);
+        if is_known || self.logged.len() >= CAUSES_MAX {
             return false;
         }
-        self.logged = Some((cause.to_owned(), now));
+        self.logged.push(Logged { cause: cause.to_owned(), at: now });
         true
     }
 
@@ -102,5 +112,37 @@ mod tests {
             let now = start + Duration::from_secs(second);
             assert_eq!(retry.failed(cause, now), expected, "{cause} at {second} s");
         }
+    }
+
+    #[test]
+    fn servers_that_fail_in_different_ways_in_turn_are_each_logged_now_and_then() {
+        let mut retry = Retry::default();
+        let start = Instant::now();
+        let causes = ["a: refused", "b: time-out", "c: no such host"];
+        let mut logged = Vec::new();
+        for attempt in 0..220 {
+            let at_ms = 100 * attempt as u64;
+            let cause = causes[attempt % causes.len()];
+            if retry.failed(cause, start + Duration::from_millis(at_ms)) {
+                logged.push((at_ms / 1_000, cause));
+            }
+        }
+        let in_turn = |second| causes.map(|cause| (second, cause));
+        assert_eq!(logged, [in_turn(0), in_turn(10), in_turn(20)].concat());
+    }
+
+    #[test]
+    fn causes_beyond_the_bound_are_counted_and_not_logged() {
+        let mut retry = Retry::default();
+        let start = Instant::now();
+        let many: Vec<String> = (0..3 * CAUSES_MAX).map(|number| number.to_string()).collect();
+        let logged_at = |retry: &mut Retry, second| {
+            let now = start + Duration::from_secs(second);
+            many.iter().filter(|cause| retry.failed(cause, now)).count()
+        };
+        assert_eq!(logged_at(&mut retry, 0), CAUSES_MAX);
+        assert_eq!(logged_at(&mut retry, 9), 0);
+        assert_eq!(logged_at(&mut retry, 10), CAUSES_MAX);
+        assert_eq!(retry.failures() as usize, 3 * many.len());
     }
 }

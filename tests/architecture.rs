@@ -78,6 +78,7 @@ fn protocol_and_shard_are_pure() {
         "crate::net",
         "crate::ingest",
         "crate::config",
+        "crate::admin",
         "crate::control",
         "crate::runtime",
     ];
@@ -101,6 +102,7 @@ fn sources_and_shards_meet_at_the_queue_only() {
     let instead = "the feed queue is where they meet";
     assert_never_names("ingest/", &["crate::shard", "crate::net", "glommio"], instead);
     assert_never_names("net/", &["async_nats", "crate::ingest"], instead);
+    assert_never_names("load/", &["crate::ingest", "crate::net"], "it knows nobody who reads it");
     assert_never_names("feed.rs", &["crate::shard", "crate::ingest", "async_nats"], instead);
     let only = "only net, control and runtime may name glommio";
     for part in ["tail/", "config/"] {

@@ -13,9 +13,6 @@ use support::server::Server;
 
 const README_LINES_MAX: usize = 150;
 
-/// Written from the settings of the program: a checkout may be without it.
-const SETTINGS_PAGE: &str = "settings.md";
-
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -68,8 +65,7 @@ fn fault(path: &Path, text: &str, link: &str) -> Option<String> {
     let (file, fragment) = link.split_once('#').unwrap_or((link, ""));
     let target = path.parent().unwrap().join(file);
     if !file.is_empty() && !target.exists() {
-        let is_settings_page = file.rsplit('/').next() == Some(SETTINGS_PAGE);
-        return (!is_settings_page).then(|| format!("no file {file}"));
+        return Some(format!("no file {file}"));
     }
     if fragment.is_empty() {
         return None;

@@ -56,6 +56,20 @@ fn events(range: std::ops::RangeInclusive<u64>) -> Vec<Told> {
 }
 
 #[tokio::test]
+async fn every_name_that_the_settings_take_is_taken_by_the_server() {
+    let server = NatsServer::start();
+    for (number, name) in ["prices:eu", "Kurse-ä", "$a#1", &"é".repeat(32)].iter().enumerate() {
+        let durable = DurableSettings { name: (*name).to_owned(), ..Default::default() };
+        let mode = ConsumerMode::Durable(durable);
+        let subjects = vec![format!("odin.token.T{number}.>")];
+        let stream = StreamSettings { name: (*name).to_owned(), subjects, ..settings() };
+        let settings = JetStreamSettings { nats: nats_at(&server.url()), stream, mode };
+        let mut source = RunningSource::start(Source::JetStream(settings));
+        source.epoch_once_live().await;
+    }
+}
+
+#[tokio::test]
 async fn the_retained_window_comes_first_and_then_what_is_published() {
     let server = NatsServer::start();
     let context = client(&server).await;

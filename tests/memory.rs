@@ -35,7 +35,7 @@ fn accounted(metrics: &Metrics) -> f64 {
 fn wait_for(server: &mut Server, what: &str, is_there: impl Fn(&Metrics) -> bool) -> Metrics {
     let deadline = Instant::now() + GUARD;
     loop {
-        let metrics = server.metrics();
+        let metrics = server.metrics_with_heap();
         if is_there(&metrics) {
             return metrics;
         }

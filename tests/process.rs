@@ -9,7 +9,8 @@ use std::process::Stdio;
 
 use odin_ws::config::values::{Origin, Values};
 use odin_ws::config::{ServerKind, settings};
-use odin_ws::ingest::{CoreSettings, NatsSettings, PressureLimits, Source};
+use odin_ws::ingest::{CoreSettings, NatsSettings, Source};
+use odin_ws::load::PressureLimits;
 use odin_ws::runtime::{self, Feeding};
 use support::server::{command, run, wait};
 use support::{Client, Server};
@@ -282,7 +283,7 @@ fn tail_ends_quietly_when_its_output_is_closed() {
 
 #[test]
 fn a_source_that_ends_by_itself_ends_the_server() {
-    let machine = odin_ws::control::machine::look();
+    let machine = odin_ws::control::machine::detect();
     let mut values = Values::default();
     for (env, text) in [("WS_ADDR", "127.0.0.1:0"), ("WS_SHARDS", "1")] {
         values.set(settings::find(env).unwrap(), text.into(), Origin::Environment);

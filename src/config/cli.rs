@@ -6,8 +6,10 @@ use clap::builder::PossibleValuesParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::settings::{SETTINGS, Setting, UNUSED};
+use super::setting::{DefaultValue, Kind, Row, Setting};
+use super::settings::{self, UNUSED};
 use super::values::{Origin, Values};
+use super::{jetstream, logging, sim};
 
 /// Prefixes of environment variables that are ours: an unknown one is probably a typing error.
 const PREFIXES: [&str; 4] = ["WS_", "JS_", "NATS_", "HTTP_SOURCE_"];
@@ -135,40 +137,52 @@ fn doctor() -> Command {
 
 fn with_settings(command: Command) -> Command {
     let name = command.get_name().to_owned();
-    let taken = SETTINGS.iter().filter(|setting| setting.scope.includes(&name));
-    taken.fold(command, |command, setting| command.arg(argument(setting)))
+    let taken = settings::rows().filter(|row| row.scope.includes(&name));
+    taken.fold(command, |command, row| command.arg(argument(row)))
 }
 
-fn argument(setting: &'static Setting) -> Arg {
-    let help = match setting.default {
-        Some(default) => format!("{} [default: {default}]", setting.help),
-        None => setting.help.to_owned(),
+fn argument(row: &'static Row) -> Arg {
+    let help = match row.default {
+        DefaultValue::Text(default) | DefaultValue::Computed(default) => {
+            format!("{} [default: {default}]", row.help)
+        }
+        DefaultValue::Nothing => row.help.to_owned(),
     };
-    let argument = Arg::new(setting.env)
-        .long(setting.flag)
-        .env(setting.env)
+    let argument = Arg::new(row.env)
+        .long(row.flag)
+        .env(row.env)
         .hide_env_values(true)
         .value_name("VALUE")
         .help(help);
-    match setting.env {
-        "JS_STREAM_UPDATE" => argument.num_args(0..=1).default_missing_value("true"),
-        "SIM_RATE" => argument.visible_alias("rate"),
-        "SIM_TOKENS" => argument.visible_alias("tokens"),
-        "LOG_FORMAT" => argument.value_parser(PossibleValuesParser::new(["", "text", "json"])),
-        _ => argument,
+    if is(row, &jetstream::STREAM_UPDATE) {
+        argument.num_args(0..=1).default_missing_value("true")
+    } else if is(row, &sim::RATE) {
+        argument.visible_alias("rate")
+    } else if is(row, &sim::TOKENS) {
+        argument.visible_alias("tokens")
+    } else if is(row, &logging::FORMAT) {
+        // An empty variable is one that is not set.
+        let words = std::iter::once("").chain(logging::FORMAT.kind().words());
+        argument.value_parser(PossibleValuesParser::new(words))
+    } else {
+        argument
     }
+}
+
+fn is<K: Kind>(row: &Row, setting: &Setting<K>) -> bool {
+    row.env == setting.row().env
 }
 
 /// The settings of a parsed subcommand.
 pub fn values_of(matches: &ArgMatches) -> Values {
     let mut values = Values::default();
-    for setting in SETTINGS {
-        if let Ok(Some(text)) = matches.try_get_one::<String>(setting.env) {
-            let origin = match matches.value_source(setting.env) {
+    for row in settings::rows() {
+        if let Ok(Some(text)) = matches.try_get_one::<String>(row.env) {
+            let origin = match matches.value_source(row.env) {
                 Some(ValueSource::CommandLine) => Origin::Flag,
                 _ => Origin::Environment,
             };
-            values.set(setting, text.clone(), origin);
+            values.set(row, text.clone(), origin);
         }
     }
     values
@@ -177,7 +191,7 @@ pub fn values_of(matches: &ArgMatches) -> Values {
 /// Names of environment variables that look like settings and are none, and of those that the
 /// predecessor had and this server does not use.
 pub fn strangers(names: impl Iterator<Item = String>) -> (Vec<String>, Vec<String>) {
-    let known: BTreeSet<&str> = SETTINGS.iter().map(|setting| setting.env).collect();
+    let known: BTreeSet<&str> = settings::rows().map(|row| row.env).collect();
     let (mut unknown, mut unused) = (Vec::new(), Vec::new());
     for name in names {
         if UNUSED.contains(&name.as_str()) {

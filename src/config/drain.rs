@@ -2,11 +2,50 @@
 
 use std::time::Duration;
 
-use super::ServerKind;
+use super::context::ServerKind;
+use super::kinds::{Number, Span};
+use super::setting::{Scope, Section, Setting};
 use super::values::Values;
 
-/// The longest life of a connection that can be set: a week.
-const AGE_MAX: Duration = Duration::from_secs(7 * 86_400);
+pub(super) const DRAIN_SECONDS: Setting<Number<u64>> =
+    Setting::new("WS_DRAIN_SECONDS", "drain-seconds", Scope::Serve, Number::new(0, 3_600))
+        .default("10")
+        .unit("seconds")
+        .help(
+            "from SIGTERM to the close of the last client, each told to connect again at a moment \
+             of its own; 0 closes all at once",
+        );
+
+pub(super) const DRAIN_READY_DELAY: Setting<Number<u64>> = Setting::new(
+    "WS_DRAIN_READY_DELAY_SECONDS",
+    "drain-ready-delay-seconds",
+    Scope::Serve,
+    Number::new(0, 3_600),
+)
+.default("0")
+.unit("seconds")
+.help("how much of it passes, with /ready failing, before the listener closes");
+
+/// The longest life that can be set is a week.
+pub(super) const MAX_CONNECTION_AGE: Setting<Span> = Setting::new(
+    "WS_MAX_CONNECTION_AGE",
+    "max-connection-age",
+    Scope::Serve,
+    Span::zero_or(
+        Duration::from_secs(1),
+        Duration::from_secs(7 * 86_400),
+        "0 for no bound, or from 1s to 168h",
+    ),
+)
+.default("0")
+.unit("duration")
+.help("age, give or take a fifth, at which a client is asked to connect again: 30m, 2h; 0: none");
+
+pub(super) const SECTION: Section = Section {
+    name: "drain",
+    title: "Drain and age",
+    settings: &[&DRAIN_SECONDS, &DRAIN_READY_DELAY, &MAX_CONNECTION_AGE],
+};
 
 /// How the clients leave before the server ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,18 +62,19 @@ impl DrainConfig {
 }
 
 /// Reads how to drain. `echo` has no clients that would understand it.
-pub fn drain(values: &mut Values, kind: ServerKind) -> DrainConfig {
+pub(super) fn drain(values: &mut Values, kind: ServerKind) -> DrainConfig {
     if kind == ServerKind::Echo {
         return DrainConfig::AT_ONCE;
     }
-    let deadline = values.number("WS_DRAIN_SECONDS", 0, 3_600);
-    let ready_delay = values.number("WS_DRAIN_READY_DELAY_SECONDS", 0, 3_600);
+    let deadline = values.read(&DRAIN_SECONDS);
+    let ready_delay = values.read(&DRAIN_READY_DELAY);
     if ready_delay > 0 && ready_delay >= deadline {
         let problem = format!(
-            "must be less than WS_DRAIN_SECONDS, which is {deadline} and includes it: lower it, \
-             or raise --drain-seconds"
+            "must be less than {DRAIN_SECONDS}, which is {deadline} and includes it: lower it, or \
+             raise --{}",
+            DRAIN_SECONDS.row().flag
         );
-        values.refuse("WS_DRAIN_READY_DELAY_SECONDS", problem);
+        values.refuse(&DRAIN_READY_DELAY, problem);
     }
     DrainConfig {
         deadline: Duration::from_secs(deadline),
@@ -43,18 +83,11 @@ pub fn drain(values: &mut Values, kind: ServerKind) -> DrainConfig {
 }
 
 /// Reads the longest life of a connection, in milliseconds; 0 for no bound.
-pub fn connection_age_ms(values: &mut Values, kind: ServerKind) -> u64 {
-    if kind == ServerKind::Echo {
-        return 0;
+pub(super) fn connection_age_ms(values: &mut Values, kind: ServerKind) -> u64 {
+    match kind {
+        ServerKind::Echo => 0,
+        ServerKind::Serve => values.read(&MAX_CONNECTION_AGE).as_millis() as u64,
     }
-    let age = values.duration("WS_MAX_CONNECTION_AGE");
-    let is_short = !age.is_zero() && age < Duration::from_secs(1);
-    if is_short || age > AGE_MAX {
-        let problem = "must be 0 for no bound, or from 1s to 168h";
-        values.refuse("WS_MAX_CONNECTION_AGE", problem.into());
-        return 0;
-    }
-    age.as_millis() as u64
 }
 
 #[cfg(test)]

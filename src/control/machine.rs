@@ -48,7 +48,7 @@ pub enum UringError {
 }
 
 /// What the machine offers. The soft limit of descriptors is raised to the hard one.
-pub fn look() -> Machine {
+pub fn detect() -> Machine {
     let cores = core_affinity::get_core_ids().map_or(1, |ids| ids.len().max(1));
     let host_name = fs::read_to_string("/proc/sys/kernel/hostname")
         .map(|name| name.trim().to_owned())

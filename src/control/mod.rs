@@ -5,15 +5,9 @@
 //! machine  cores, descriptors, io_uring: found out before anything starts
 //! signals  SIGTERM and ctrl-C
 //! log      structured logs
-//! admin    the admin port
-//! metrics  what it tells
-//! usage    memory and CPU time of this process
 //! ```
 
-pub mod admin;
 pub mod doctor;
 pub mod log;
 pub mod machine;
-mod metrics;
 pub mod signals;
-pub mod usage;

@@ -37,10 +37,11 @@ pub const CORE_SUBJECTS_DEFAULT: [&str; 9] = [
     "odin.global.>",
 ];
 
-/// Messages handled in a row before the shards are woken and the connection is looked at.
-const BATCH_MESSAGES_MAX: usize = 256;
+/// Messages handled in a row before the shards are woken and the connection is checked.
+const MESSAGES_IN_ROW_MAX: usize = 256;
 
-/// An overload does not end an epoch before it has lasted this long.
+/// An epoch lasts at least this long: a lasting overload must not make clients reload all the
+/// time.
 const EPOCH_LASTS_MIN: Duration = Duration::from_secs(5);
 
 /// The settings of the pub/sub source.
@@ -127,7 +128,7 @@ impl Listener {
         self.publisher.status(SourceStatus::Live).await?;
         self.dropped_total = 0;
         loop {
-            for _ in 0..BATCH_MESSAGES_MAX {
+            for _ in 0..MESSAGES_IN_ROW_MAX {
                 if !self.has_room() {
                     break;
                 }
@@ -180,8 +181,8 @@ impl Listener {
         self.publisher.publish(&incoming).await
     }
 
-    /// Announces the loss of messages that found their subscription full; under a lasting
-    /// overload not more often than clients can reload.
+    /// Announces a fresh epoch if a subscription was full and messages were dropped. Under a
+    /// lasting overload this happens once per [`EPOCH_LASTS_MIN`], so that clients can reload.
     async fn check_dropped(&mut self, link: &Link) -> Result<(), ShardsGone> {
         let dropped_total = link.dropped_total();
         if dropped_total == self.dropped_total || self.began.elapsed() < EPOCH_LASTS_MIN {

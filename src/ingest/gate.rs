@@ -1,35 +1,28 @@
 //! Holds the source back while the process is short of memory or of CPU.
 //!
-//! Owns the way to the figures and the log; the rules are those of [`Pressure`]. The lock is the
-//! source's alone, one uncontended turn per message; without limits there is none.
+//! Reads the level that the watcher publishes: one atomic load per message, no lock, and no clock
+//! unless there is a shortage. The rules are those of [`Pauses`].
 
-use std::fmt::Debug;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::pressure::{Cause, Change, Pause, Pressure, PressureLimits, Usage};
+use super::pause::Pauses;
 use super::report::SourceReport;
+use crate::load::{Cause, LoadLevel};
 
-/// Knows what the process uses; asked four times a second at most.
-pub trait Meter: Debug + Send {
-    /// The figures of now.
-    fn usage(&self) -> Usage;
-}
+/// Whoever waits reads the level so often: the watcher renews it four times a second.
+const READ_EVERY: Duration = Duration::from_millis(50);
 
-/// The gate that every message passes; open unless it was given limits.
+/// The gate that every message passes; open while the level says so.
 #[derive(Debug, Default)]
-pub(crate) struct Gate(Option<Mutex<Guarded>>);
-
-#[derive(Debug)]
-struct Guarded {
-    pressure: Pressure,
-    meter: Box<dyn Meter>,
+pub(crate) struct Gate {
+    level: Arc<LoadLevel>,
+    pauses: Pauses,
 }
 
 impl Gate {
-    pub(crate) fn new(limits: PressureLimits, meter: Box<dyn Meter>) -> Self {
-        let guarded = || Mutex::new(Guarded { pressure: Pressure::new(limits), meter });
-        Self((!limits.is_off()).then(guarded))
+    pub(crate) fn new(level: Arc<LoadLevel>) -> Self {
+        Self { level, pauses: Pauses::default() }
     }
 
     /// Whether one more message may be taken now.
@@ -39,10 +32,10 @@ impl Gate {
 
     /// Waits until one more may be taken, and counts the time for its cause.
     pub(crate) async fn opened(&self, report: &SourceReport) {
-        while let Some(pause) = self.pause() {
+        while let Some((cause, pause)) = self.pause() {
             let began = Instant::now();
-            tokio::time::sleep(pause.wait).await;
-            let paused = match pause.cause {
+            tokio::time::sleep(pause.min(READ_EVERY)).await;
+            let paused = match cause {
                 Cause::Memory => &report.memory_pause,
                 Cause::Cpu => &report.cpu_pause,
             };
@@ -52,78 +45,46 @@ impl Gate {
 
     /// Counts one message that was taken.
     pub(crate) fn count(&mut self) {
-        if let Some(guarded) = &mut self.0 {
-            let guarded = guarded.get_mut().unwrap_or_else(PoisonError::into_inner);
-            guarded.pressure.count(Instant::now);
+        if let Some(short_since) = self.level.read().short_since {
+            self.pauses.count(short_since, Instant::now());
         }
     }
 
-    fn pause(&self) -> Option<Pause> {
-        let mut guarded = lock(self.0.as_ref()?);
-        let Guarded { pressure, meter } = &mut *guarded;
-        let now = Instant::now();
-        if pressure.is_look_due(now) {
-            let usage = meter.usage();
-            pressure.look(now, usage, now.elapsed()).for_each(tell);
-        }
-        pressure.pause(now)
-    }
-}
-
-/// The figures are whole whatever happened to the lock's last holder.
-fn lock(guarded: &Mutex<Guarded>) -> MutexGuard<'_, Guarded> {
-    guarded.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn tell(change: Change) {
-    let Change { cause, is_short, percent_of_limit } = change;
-    let setting = cause.setting();
-    match is_short {
-        true => tracing::warn!(setting, percent_of_limit, "the source pauses: near the limit"),
-        false => tracing::info!(setting, percent_of_limit, "the source goes on: below the limit"),
+    /// Why the source has to wait, and how long at most.
+    fn pause(&self) -> Option<(Cause, Duration)> {
+        let level = self.level.read();
+        let pause = self.pauses.pause(level.short_since?, Instant::now())?;
+        Some((level.cause, pause))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    #[derive(Debug, Default)]
-    struct FakeMeter(Arc<AtomicU64>);
-
-    impl Meter for FakeMeter {
-        fn usage(&self) -> Usage {
-            let memory_bytes = self.0.load(Ordering::Relaxed);
-            Usage { memory_bytes, cpus: 1, ..Usage::default() }
-        }
-    }
+    use crate::load::Level;
 
     #[test]
-    fn without_limits_nobody_looks() {
-        #[derive(Debug)]
-        struct Untouchable;
-        impl Meter for Untouchable {
-            fn usage(&self) -> Usage {
-                panic!("no figures are needed")
-            }
-        }
-        let mut gate = Gate::new(PressureLimits::default(), Box::new(Untouchable));
+    fn without_a_level_the_gate_is_open() {
+        let mut gate = Gate::default();
         assert!(gate.is_open());
         gate.count();
+        assert!(gate.is_open());
     }
 
     #[tokio::test]
-    async fn who_waits_goes_on_when_the_shortage_ends_and_the_time_is_counted() {
-        let memory = Arc::new(AtomicU64::new(100));
-        let meter = FakeMeter(Arc::clone(&memory));
-        let limits = PressureLimits { memory_bytes: 100, cpu_percent: 0 };
-        let gate = Gate::new(limits, Box::new(meter));
+    async fn whoever_waits_goes_on_when_the_shortage_ends_and_the_time_is_counted() {
+        let level = Arc::new(LoadLevel::default());
+        let gate = Gate::new(Arc::clone(&level));
         let report = SourceReport::default();
+        let short_since = Some(Instant::now());
+        let short = Level { cause: Cause::Memory, percent_of_limit: 100, short_since };
+        level.publish(short);
         assert!(!gate.is_open());
-        memory.store(50, Ordering::Relaxed);
-        gate.opened(&report).await;
+        let end = async {
+            tokio::time::sleep(READ_EVERY / 2).await;
+            level.publish(Level { short_since: None, ..short });
+        };
+        tokio::join!(gate.opened(&report), end);
         assert!(gate.is_open());
         assert!(report.memory_pause.seconds() > 0.0);
         assert_eq!(report.cpu_pause.seconds(), 0.0);

@@ -8,18 +8,19 @@
 //! |---|---|
 //! | `publisher` | one message to every shard's queue |
 //! | `pace` | PURE: at most so many a second |
-//! | `pressure` | PURE: when memory or CPU are short, and for how long that holds the source back |
-//! | `gate` | what the process uses, brought to `pressure`; the waits and the log of it |
+//! | `pause` | PURE: how long a shortage of memory or CPU holds the source back |
+//! | `gate` | reads the level of `load` for each message, and waits while there is a shortage |
 //! | `report` | counters for the admin port |
+//! | `name` | PURE: which names of streams and consumers nats-server takes |
 //! | `nats` | where NATS is and how to log in, checked at start |
 //! | `connect` | one connection at a time, watched and replaced |
-//! | `retry` | waits with jitter, log lines that do not repeat |
 //! | `shutdown` | the flag that ends a source |
 //! | `clock` | the time of day, for sources that stamp messages themselves |
 //! | `stream` | the JetStream stream: made, verified, changed on request |
 //! | `authorities` | a file of certificate authorities |
 //! | `filter` | which subjects to ask for |
-//! | `position` | PURE: where we are in the stream, and what that means |
+//! | `stream_state` | PURE: what a stream says of itself
+//! | `tracker` | PURE: where we are in the stream, and what that means |
 //! | `continuity` | PURE: whether anything was discarded before it was read |
 //! | `jetstream/` | source: a consumer of its own over a stream, ordered or durable |
 //! | `core` | source: plain NATS pub/sub |
@@ -37,30 +38,30 @@ mod filter;
 mod gate;
 mod http;
 mod jetstream;
+mod name;
 mod nats;
 mod pace;
-mod position;
-mod pressure;
+mod pause;
 mod publisher;
 mod report;
 mod shutdown;
 mod sim;
 mod stream;
+mod stream_state;
+mod tracker;
 
 use tokio::sync::watch;
 
 pub use self::core::{CORE_SUBJECTS_DEFAULT, CoreSettings};
-pub use self::http::{HttpSettings, HttpSettingsError};
+pub use self::http::{EndpointError, HttpSettings, HttpSettingsError};
 pub use authorities::AuthoritiesError;
-pub use gate::Meter;
 pub use jetstream::{ConsumerMode, DurableSettings, JetStreamSettings};
 pub use nats::{NatsSettings, NatsSettingsError};
 pub use pace::RATE_MAX;
-pub use pressure::{PressureLimits, Usage};
 pub use publisher::{Publisher, SUBJECT_BYTES_MAX, ShardsGone};
 pub use report::{Counter, Elapsed, SourceReport};
 pub use sim::{SimSettings, SimulateError, SimulateSettings, Summary, simulate};
-pub use stream::{StreamSettings, StreamSettingsError, parse_subjects};
+pub use stream::{STREAM_MAX_AGE_MIN, StreamSettings, StreamSettingsError, parse_subjects};
 
 use shutdown::Shutdown;
 

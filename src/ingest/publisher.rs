@@ -15,14 +15,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::gate::{Gate, Meter};
+use super::gate::Gate;
 use super::pace::Pace;
-use super::pressure::PressureLimits;
 use super::report::SourceReport;
 use crate::channel::Pattern;
 use crate::clock::Clock;
 use crate::event::Event;
 use crate::feed::{Feed, FeedError, FeedSender, Overrun, SourceStatus};
+use crate::load::LoadLevel;
 use crate::position::{Base, Epoch, Incoming, Position, StreamPos};
 
 /// Channels whose previous position is remembered: 200,000 x about 100 bytes = 20 MB.
@@ -32,14 +32,14 @@ const CHANNELS_MAX: usize = 200_000;
 pub const SUBJECT_BYTES_MAX: usize = 256;
 
 /// Messages pushed before the shards are woken even though the source has more at hand.
-const BATCH_EVENTS_MAX: usize = 256;
+const EVENTS_PER_WAKE_MAX: usize = 256;
 
 /// How long a shard may take nothing while its queue is full, before the others go on without it.
-/// A turn of a shard takes 50 ms at most: one that has none in this time is stuck.
+/// A turn of a shard takes 50 ms at most: a shard without a turn in this time is stuck.
 const SHARD_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The patience is waited for in so many parts: if the whole process did not run for a while, that
-/// is one of them and no shard's fault.
+/// The patience is waited for in parts. If the whole process does not run for a while, only one
+/// part is used up: the shard is not blamed for it.
 const PATIENCE_PARTS: u32 = 20;
 
 /// Every shard has ended: the process is shutting down and the source should return.
@@ -54,7 +54,7 @@ pub struct Publisher {
     previous: HashMap<Arc<str>, StreamPos>,
     unwoken: usize,
     epoch: Option<Epoch>,
-    /// From here on nothing is left out between two messages.
+    /// From this position on no message is left out between two messages.
     whole_from: StreamPos,
     status: SourceStatus,
     pace: Pace,
@@ -94,10 +94,10 @@ impl Publisher {
         Self { pace: Pace::new(events_per_second, Instant::now()), ..self }
     }
 
-    /// Pauses while `meter` says that the process is near one of these limits.
+    /// Pauses while `level` says that the process is near one of its limits.
     #[must_use]
-    pub fn with_pressure(self, limits: PressureLimits, meter: Box<dyn Meter>) -> Self {
-        Self { gate: Gate::new(limits, meter), ..self }
+    pub fn with_load(self, level: Arc<LoadLevel>) -> Self {
+        Self { gate: Gate::new(level), ..self }
     }
 
     /// Counts into `report`.
@@ -129,7 +129,7 @@ impl Publisher {
     }
 
     /// Envelopes one message and pushes it to every shard. Shards are woken by [`Self::flush`],
-    /// which the source calls when it has nothing more at hand; every [`BATCH_EVENTS_MAX`]
+    /// which the source calls when it has nothing more at hand; every [`EVENTS_PER_WAKE_MAX`]
     /// messages it happens by itself. Waits while a queue is full. A message whose subject is not
     /// a valid channel name is counted and left out.
     ///
@@ -148,7 +148,7 @@ impl Publisher {
     }
 
     /// Announces the stream's epoch: at the first contact, and when the stream was made again.
-    /// Of what came before nothing is known.
+    /// Nothing is claimed about the messages before it.
     ///
     /// # Errors
     /// [`ShardsGone`] at shutdown.
@@ -188,7 +188,7 @@ impl Publisher {
         if status != self.status {
             self.status = status;
             self.report.set_status(status);
-            self.push(&Feed::Source(status)).await?;
+            self.push(&Feed::Status(status)).await?;
         }
         self.flush();
         Ok(())
@@ -237,7 +237,7 @@ impl Publisher {
         }
     }
 
-    /// Gives every shard what has room for it at once, and waits for the others.
+    /// Gives `item` at once to every shard that has room, and waits for the other shards.
     async fn push(&mut self, item: &Feed) -> Result<(), ShardsGone> {
         let mut full = Vec::new();
         for (index, shard) in self.shards.iter().enumerate() {
@@ -251,7 +251,7 @@ impl Publisher {
             self.push_when_there_is_room(item, full).await?;
         }
         self.unwoken += 1;
-        if self.unwoken >= BATCH_EVENTS_MAX {
+        if self.unwoken >= EVENTS_PER_WAKE_MAX {
             self.flush();
         }
         Ok(())
@@ -286,8 +286,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// Goes on without these shards; false before the stream is known, when nothing is pushed that
-    /// could fill a queue.
+    /// Goes on without these shards. Returns false before the stream is known: nothing that could
+    /// fill a queue is pushed then.
     fn give_up(&self, shards: &[usize]) -> bool {
         let Some(epoch) = &self.epoch else { return false };
         for &shard in shards {
@@ -443,7 +443,7 @@ mod tests {
         assert!(
             matches!(
                 told[..],
-                [Feed::Epoch { .. }, Feed::Epoch { .. }, Feed::Source(SourceStatus::Live)]
+                [Feed::Epoch { .. }, Feed::Epoch { .. }, Feed::Status(SourceStatus::Live)]
             ),
             "{told:?}"
         );

@@ -1,6 +1,7 @@
 //! What the source tells about itself: counters that the admin port reads.
 //!
-//! Written by the ingest thread alone, read by another; nothing is locked. Bound: one per process.
+//! The ingest thread alone writes them, and other threads read them, all as atomics. Bound: one
+//! per process.
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! The signal that ends a source: a flag that goes up once and stays up.
 //!
-//! A source looks at it between messages, never inside `publish`: an event that was pushed to
+//! A source checks it between messages, never inside `publish`: an event that was pushed to
 //! one shard and not to the next would break the order that all shards share.
 
 use std::time::Duration;

@@ -16,11 +16,12 @@ use futures_util::FutureExt;
 use futures_util::future::select_ok;
 use serde::Serialize;
 
+use super::name::{NAME_BYTES_MAX, is_name};
 use super::publisher::SUBJECT_BYTES_MAX;
 use crate::channel::{ChannelError, Pattern};
 
-/// Bytes that a stream name may have (nats-server's JSMaxNameLen).
-const NAME_BYTES_MAX: usize = 255;
+/// The shortest age that nats-server takes for messages; zero, no limit, is allowed beside it.
+pub const STREAM_MAX_AGE_MIN: Duration = Duration::from_millis(100);
 
 /// A request that comes while the stream has no leader is never answered: it is sent again until
 /// one is, so many times.
@@ -65,7 +66,8 @@ impl Default for StreamSettings {
 pub enum StreamSettingsError {
     /// A name that JetStream does not take.
     #[error(
-        "the stream name {0:?} is not valid: 1 to 255 letters, digits, - and _, set JS_STREAM_NAME"
+        "the stream name {0:?} is not valid: set JS_STREAM_NAME to 1 to 255 bytes without spaces \
+         and without . * > / \\"
     )]
     Name(String),
     /// No subject at all.
@@ -84,13 +86,14 @@ pub enum StreamSettingsError {
     Replicas(usize),
     /// An age that JetStream does not take.
     #[error(
-        "a maximum age of {0:?} is not possible: set JS_STREAM_MAX_AGE to 0 or to 100ms and more"
+        "a maximum age of {0:?} is not possible: set JS_STREAM_MAX_AGE to 0 (no limit) or to \
+         {STREAM_MAX_AGE_MIN:?} or more"
     )]
     MaxAge(Duration),
     /// A consumer name that JetStream does not take.
     #[error(
-        "the consumer name {0:?} is not valid: 1 to 64 letters, digits, - and _, set \
-         JS_CONSUMER_NAME"
+        "the consumer name {0:?} is not valid: set JS_CONSUMER_NAME to 1 to 64 bytes without \
+         spaces and without . * > / \\"
     )]
     ConsumerName(String),
     /// A durable consumer that would disappear between two connections.
@@ -107,15 +110,13 @@ impl StreamSettings {
     /// # Errors
     /// The first mistake.
     pub fn check(&self) -> Result<Vec<Pattern>, StreamSettingsError> {
-        let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_');
-        let is_name = !self.name.is_empty() && self.name.len() <= NAME_BYTES_MAX;
-        if !is_name || !self.name.chars().all(is_plain) {
+        if !is_name(&self.name, NAME_BYTES_MAX) {
             return Err(StreamSettingsError::Name(self.name.clone()));
         }
         if !(1..=5).contains(&self.replicas) {
             return Err(StreamSettingsError::Replicas(self.replicas));
         }
-        if !self.max_age.is_zero() && self.max_age < Duration::from_millis(100) {
+        if !self.max_age.is_zero() && self.max_age < STREAM_MAX_AGE_MIN {
             return Err(StreamSettingsError::MaxAge(self.max_age));
         }
         parse_subjects(&self.subjects)

@@ -16,4 +16,4 @@ mod turns;
 mod worker;
 
 pub use listen::{ListenError, ListenSettings, listen};
-pub use turns::{ShardCommand, WorkerSettings, run};
+pub use turns::{WorkerSettings, run};

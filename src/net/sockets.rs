@@ -142,7 +142,8 @@ impl Sockets {
     }
 
     /// Accepts one connection, with the address of its peer, which the shard then names with
-    /// [`Self::add`]; `None` if the kernel has no more. One that is over the limit of sockets is closed at once.
+    /// [`Self::add`]; `None` if the kernel has no more. One that is over the limit of sockets is
+    /// closed at once.
     ///
     /// # Errors
     /// The process has no descriptor or memory for it; it stays in the kernel's queue.

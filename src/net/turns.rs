@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use glommio::spawn_local;
 use socket2::Socket;
-use tokio::sync::mpsc::Receiver;
 
 use super::ring::Signal;
 use super::sockets::Sockets;
@@ -24,6 +23,7 @@ use super::worker::Worker;
 use crate::clock::Clock;
 use crate::feed::FeedReceiver;
 use crate::shard::{DRAIN_STEP_MS, Shard, ShardSettings, Stats};
+use crate::shard_command::{CommandReceiver, ShardCommand};
 
 /// Items taken from the feed at a time.
 const FEED_BATCH: usize = 64;
@@ -47,17 +47,6 @@ const TURN: Duration = Duration::from_micros(1);
 /// How often connections that are held back are looked at.
 const BATCH_LOOK: Duration = Duration::from_millis(10);
 
-/// What the control thread asks of a shard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ShardCommand {
-    /// Have `/ready` fail, and serve as before.
-    Retire,
-    /// Stop listening, and have the clients leave within this time.
-    Drain(Duration),
-    /// Stop listening, close what is left with 1001, end.
-    ShutDown,
-}
-
 /// What a worker is made from.
 #[derive(Debug)]
 pub struct WorkerSettings {
@@ -67,8 +56,8 @@ pub struct WorkerSettings {
     pub listener: Socket,
     /// Its end of the feed; `None` if there is no source (echo).
     pub feed: Option<FeedReceiver>,
-    /// Its end of the control thread's queue.
-    pub commands: Receiver<ShardCommand>,
+    /// What other threads ask of it.
+    pub commands: CommandReceiver,
     /// Sockets of the instance, in any state; what comes beyond is closed at once.
     pub sockets_max: u64,
     /// The clock of the process.
@@ -99,13 +88,16 @@ pub async fn run(settings: WorkerSettings) -> io::Result<Stats> {
     Ok(stats)
 }
 
-/// Does what the control thread asks for, until that is to end.
-async fn obey(worker: &Rc<Worker>, commands: &mut Receiver<ShardCommand>) {
+/// Does what other threads ask for, until the shard is to end.
+async fn obey(worker: &Rc<Worker>, commands: &mut CommandReceiver) {
     let mut draining = None;
-    // The queue closes only if the control thread is gone, which ends the shard all the same.
+    // The queue closes only if every thread that could ask is gone, which ends the shard as well.
     while let Some(command) = commands.recv().await {
         match command {
-            ShardCommand::Retire => worker.shard.borrow_mut().retire(),
+            ShardCommand::Retire(reply) => {
+                worker.shard.borrow_mut().retire();
+                reply.send(());
+            }
             ShardCommand::Drain(window) => {
                 draining = Some(spawn_local(drain(Rc::clone(worker), window)));
             }

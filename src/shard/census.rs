@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::memory::ShardMemory;
 use super::stats::Stats;
 
-/// The newest report of a shard, at most a tick old.
+/// The newest report of a shard: a tick old, two if somebody was reading the one before.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ShardReport {
     /// What it has done.
@@ -83,10 +83,10 @@ impl Census {
         })
     }
 
-    /// Takes a shard's report.
+    /// Takes a shard's report, unless somebody is copying the one before: a shard waits for nobody,
+    /// and its next report comes with the next tick.
     pub fn report(&self, shard: usize, newest: ShardReport) {
-        // The only other holder copies it, once per scrape.
-        if let Ok(mut report) = self.shards[shard].report.lock() {
+        if let Ok(mut report) = self.shards[shard].report.try_lock() {
             *report = newest;
         }
     }
@@ -97,5 +97,26 @@ impl Census {
 
     pub(super) fn remove(&self, shard: usize) {
         self.shards[shard].open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_waits_for_no_reader() {
+        let census = Census::new(1);
+        let newest = ShardReport { connections: 7, ..ShardReport::default() };
+        let reader = census.shards[0].report.lock().unwrap();
+        census.report(0, newest);
+        drop(reader);
+        assert_eq!(
+            census.reports().next(),
+            Some(ShardReport::default()),
+            "left out, not waited for"
+        );
+        census.report(0, newest);
+        assert_eq!(census.reports().next(), Some(newest));
     }
 }

@@ -40,7 +40,7 @@ impl Shard {
             match item {
                 Feed::Event(event) => self.publish_event(event, now, wire),
                 Feed::Epoch { epoch, base } => self.on_epoch(epoch, base),
-                Feed::Source(status) => self.on_source(status, now),
+                Feed::Status(status) => self.on_source(status, now),
             }
             if self.stats.deliveries - before >= DELIVERIES_PER_TURN as u64 {
                 break;

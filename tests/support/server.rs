@@ -143,12 +143,21 @@ impl Server {
 
     /// The metrics of the admin port: name with labels, and value.
     pub fn metrics(&mut self) -> BTreeMap<String, f64> {
+        self.scrape("/metrics")
+    }
+
+    /// The same, with the heap of now instead of that of the last minute.
+    pub fn metrics_with_heap(&mut self) -> BTreeMap<String, f64> {
+        self.scrape("/metrics?heap=now")
+    }
+
+    fn scrape(&mut self, target: &str) -> BTreeMap<String, f64> {
         let line = self.wait_for_log("metrics on the admin port");
         let log: Value = serde_json::from_str(&line).unwrap();
         let mut stream = TcpStream::connect(log["addr"].as_str().unwrap()).unwrap();
         stream.set_read_timeout(Some(GUARD)).unwrap();
-        let request = b"GET /metrics HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
-        stream.write_all(request).unwrap();
+        let request = format!("GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
         let mut response = String::new();
         stream.read_to_string(&mut response).unwrap();
         assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");

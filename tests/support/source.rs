@@ -123,6 +123,6 @@ fn told(item: Feed) -> Told {
             Told::Event(event.position().pos.0, event.channel().to_string(), data)
         }
         Feed::Epoch { epoch, .. } => Told::Epoch(epoch.to_string()),
-        Feed::Source(status) => Told::Status(status),
+        Feed::Status(status) => Told::Status(status),
     }
 }

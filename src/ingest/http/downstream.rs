@@ -23,7 +23,7 @@ use crate::position::{Epoch, Incoming, Position, StreamPos};
 /// An outage that is shorter than this, beyond the poll interval, loses nothing and is not told.
 const STALE_AFTER: Duration = Duration::from_secs(3);
 
-/// Reloads must not become a flood, whatever the backend does.
+/// Time between two announcements that make clients reload, whatever the backend does.
 const RELOAD_EVERY_MIN: Duration = Duration::from_secs(5);
 
 /// The way to the shards.

@@ -8,7 +8,6 @@ use http::uri::{Authority, PathAndQuery};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::answer::{CURSOR_BYTES_MAX, Cursor};
-use super::settings::HttpSettingsError;
 use crate::secret::redacted_http_url;
 
 /// The longest address without the cursor, in bytes.
@@ -19,6 +18,19 @@ const PARAMETER: &str = "since";
 
 // What `Uri` takes: each byte of a cursor becomes three at most.
 const _: () = assert!(URL_BYTES_MAX + PARAMETER.len() + 2 + 3 * CURSOR_BYTES_MAX < 65_534);
+
+/// An address that cannot be asked; shown without user, password and query.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "HTTP_SOURCE_URL (--http-source-url) is {url:?}, which cannot be used ({reason}): write \
+     http://host:port/path or https://host/path"
+)]
+pub struct EndpointError {
+    /// The URL without credentials.
+    url: String,
+    /// What is wrong with it.
+    reason: String,
+}
 
 /// A valid address without a cursor.
 #[derive(Clone)]
@@ -31,11 +43,11 @@ impl Endpoint {
     /// Parses an `http://` or `https://` URL, which may have a query.
     ///
     /// # Errors
-    /// [`HttpSettingsError::Url`], without what may be secret.
-    pub(super) fn parse(text: &str) -> Result<Self, HttpSettingsError> {
+    /// Why the address cannot be asked.
+    pub(super) fn parse(text: &str) -> Result<Self, EndpointError> {
         let shown = redacted_http_url(text);
         let invalid =
-            |reason: &str| HttpSettingsError::Url { url: shown.clone(), reason: reason.to_owned() };
+            |reason: &str| EndpointError { url: shown.clone(), reason: reason.to_owned() };
         if text.len() > URL_BYTES_MAX {
             return Err(invalid("it is longer than 4096 bytes"));
         }

@@ -33,6 +33,7 @@ use crate::retry::Retry;
 use answer::Answer;
 use backend::{Backend, Place, PollError, Reply};
 use downstream::Downstream;
+pub use endpoint::EndpointError;
 use headers::Validators;
 pub use settings::{HttpSettings, HttpSettingsError};
 

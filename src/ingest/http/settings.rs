@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use rustls::RootCertStore;
 
-use super::endpoint::Endpoint;
+use super::endpoint::{Endpoint, EndpointError};
 use crate::channel::Pattern;
 use crate::ingest::authorities::{AuthoritiesError, read_authorities};
 use crate::secret::Secret;
@@ -46,17 +46,9 @@ pub enum HttpSettingsError {
          https://host/changes"
     )]
     NoUrl,
-    /// An address that cannot be asked; shown without user, password and query.
-    #[error(
-        "HTTP_SOURCE_URL (--http-source-url) is {url:?}, which cannot be used ({reason}): write \
-         http://host:port/path or https://host/path"
-    )]
-    Url {
-        /// The URL without credentials.
-        url: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// An address that cannot be asked.
+    #[error(transparent)]
+    Url(#[from] EndpointError),
     /// A token and a file with one.
     #[error("HTTP_SOURCE_TOKEN and HTTP_SOURCE_TOKEN_FILE are both set: keep one of them")]
     TwoTokens,
@@ -113,7 +105,7 @@ impl HttpSettings {
         if self.url.expose().is_empty() {
             return Err(HttpSettingsError::NoUrl);
         }
-        Endpoint::parse(self.url.expose())
+        Ok(Endpoint::parse(self.url.expose())?)
     }
 
     /// The `Authorization` header, if there is a token. Reads the token file.

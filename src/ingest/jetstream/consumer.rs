@@ -17,14 +17,15 @@ use async_nats::jetstream::{Context, Message};
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
-use super::look::{Arrived, Looks, look};
+use super::probe::{Arrived, Probes, probe};
 use crate::channel::Pattern;
 use crate::ingest::connect::Link;
-use crate::ingest::continuity::Look;
+use crate::ingest::continuity::Probe;
 use crate::ingest::filter::{FilterPlan, Several};
-use crate::ingest::position::{Holes, Sight};
+
 use crate::ingest::publisher::SUBJECT_BYTES_MAX;
 use crate::ingest::stream::{StreamError, StreamKeeper};
+use crate::ingest::stream_state::{Holes, StreamState};
 use crate::position::{Base, Epoch};
 
 /// Messages asked for at once; the next are asked for when half of them came. At 800 bytes
@@ -40,8 +41,8 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// The server removes a consumer that nobody reads after this time.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(30);
 
-/// Messages to ask for at once if so many are wanted in a second: what is under way is handled
-/// within about two seconds, long before the server sends it again.
+/// Messages to ask for at once under a rate of `rate_max` a second. What is under way is then
+/// handled within about two seconds, long before the server sends it again.
 pub(super) fn pull_messages(rate_max: Option<u32>) -> usize {
     rate_max.map_or(PULL_MESSAGES, |rate| PULL_MESSAGES.min(rate as usize))
 }
@@ -53,7 +54,7 @@ pub(super) struct Request<'a> {
     pub(super) instance: &'a str,
     /// The stream sequence to begin with; `None` for the oldest.
     pub(super) start: Option<u64>,
-    pub(super) sight: Sight,
+    pub(super) state: StreamState,
     /// The durable consumer that takes over when this one has caught up.
     pub(super) successor: Option<Consumer<Config>>,
     /// Messages asked for at once.
@@ -66,16 +67,16 @@ pub(super) type Item = Option<Result<Message, MessagesError>>;
 /// A consumer that is being read.
 pub(super) struct Opened {
     pub(super) messages: Messages,
-    /// What was taken of them before its turn; as many as one pull at most.
+    /// Messages that were taken out of `messages` before their turn, one pull's worth at most.
     pub(super) arrived: VecDeque<Item>,
-    pub(super) looks: Looks,
+    pub(super) probes: Probes,
     pub(super) plan: FilterPlan,
     context: Context,
     consumer: Consumer<Config>,
     successor: Option<Consumer<Config>>,
-    /// Where to acknowledge what was handled; empty unless the consumer wants that.
+    /// Where to acknowledge handled messages; empty unless the consumer wants acknowledgements.
     handled: Vec<Subject>,
-    sight: Sight,
+    state: StreamState,
     is_caught_up: bool,
     /// When the last message came, or was asked for, as long as it has not caught up.
     pub(super) silent_since: Instant,
@@ -95,7 +96,7 @@ pub(super) fn plan(link: &Link, subjects: &[Pattern], stream: &StreamConfig) -> 
 }
 
 /// What the stream says of itself.
-pub(super) fn sight(info: &Info, plan: &FilterPlan) -> Sight {
+pub(super) fn stream_state(info: &Info, plan: &FilterPlan) -> StreamState {
     let config = &info.config;
     let discards_from_its_middle = config.max_messages_per_subject > 0
         || config.retention != RetentionPolicy::Limits
@@ -108,7 +109,7 @@ pub(super) fn sight(info: &Info, plan: &FilterPlan) -> Sight {
     } else {
         Holes::Filtered
     };
-    Sight {
+    StreamState {
         created_nanos: info.created.unix_timestamp_nanos(),
         first: info.state.first_sequence,
         last: info.state.last_sequence,
@@ -134,24 +135,24 @@ impl Request<'_> {
             .map_err(|e| explain(&e))?;
         // Between the contact and now the stream may have been deleted and made again.
         let now = self.keeper.info(context).await?;
-        if now.created.unix_timestamp_nanos() != self.sight.created_nanos {
+        if now.created.unix_timestamp_nanos() != self.state.created_nanos {
             return Err(StreamError::Missing);
         }
         // A durable consumer that was made just now begins after what had been stored by then.
-        let last = self.sight.last.max(now.state.last_sequence);
-        let sight = Sight { last, ..self.sight };
+        let last = self.state.last.max(now.state.last_sequence);
+        let state = StreamState { last, ..self.state };
         let messages = pull(&consumer, self.pull).await?;
         let is_caught_up = consumer.cached_info().num_pending == 0;
         Ok(Opened {
             messages,
             arrived: VecDeque::new(),
-            looks: Looks::new(),
+            probes: Probes::new(),
             plan,
             context: context.clone(),
             consumer,
             successor: self.successor,
             handled: Vec::new(),
-            sight,
+            state,
             is_caught_up,
             silent_since: Instant::now(),
             pull: self.pull,
@@ -212,7 +213,7 @@ impl Opened {
         self.messages = pull(&durable, self.pull).await?;
         // The durable one sends again what the ordered one had sent and was not handled.
         self.arrived.clear();
-        self.looks = Looks::new();
+        self.probes = Probes::new();
         let ordered = std::mem::replace(&mut self.consumer, durable);
         let (name, stream) = (&ordered.cached_info().name, &ordered.cached_info().stream_name);
         if let Err(error) = self.context.delete_consumer_from_stream(name, stream).await {
@@ -227,7 +228,7 @@ impl Opened {
         self.arrived.pop_front().or_else(|| self.messages.next().now_or_never())
     }
 
-    /// Takes what has arrived, one pull's worth at most; where that ends, if anything has.
+    /// Takes what has arrived, one pull's worth at most. Returns the last of it, if anything has.
     pub(super) fn collect(&mut self) -> Option<Arrived> {
         while self.arrived.len() < self.pull {
             let Some(item) = self.messages.next().now_or_never() else { break };
@@ -242,28 +243,29 @@ impl Opened {
         Some(Arrived { stream: last.stream_sequence, consumer: last.consumer_sequence })
     }
 
-    /// Looks at the stream and at this consumer, of which everything up to `arrived` has come.
-    pub(super) fn look(
+    /// Asks the stream and this consumer what they hold. Everything up to `arrived` has come.
+    pub(super) fn probe(
         &self,
         arrived: Arrived,
-    ) -> impl Future<Output = Result<Look, StreamError>> + Send + 'static {
-        look(self.context.clone(), self.consumer.clone(), self.sight.created_nanos, arrived)
+    ) -> impl Future<Output = Result<Probe, StreamError>> + Send + 'static {
+        probe(self.context.clone(), self.consumer.clone(), self.state.created_nanos, arrived)
     }
 
-    /// Begins one in the background.
-    pub(super) fn begin_look(&mut self, arrived: Arrived) {
-        let look = self.look(arrived);
-        self.looks.begin(look);
+    /// Begins to ask in the background.
+    pub(super) fn begin_probe(&mut self, arrived: Arrived) {
+        let probe = self.probe(arrived);
+        self.probes.begin(probe);
     }
 
-    /// Takes in that every shard's queue has this message, or needs it no more.
+    /// Notes that every shard's queue has this message, or no longer needs it.
     pub(super) fn handled(&mut self, message: &Message) {
         if self.consumer.cached_info().config.ack_policy == AckPolicy::Explicit {
             self.handled.extend(message.reply.clone());
         }
     }
 
-    /// Acknowledges what was handled. What does not arrive is sent again, and dropped.
+    /// Acknowledges the handled messages. If an acknowledgement is lost, the broker sends the
+    /// message again, and it is dropped by position.
     pub(super) async fn acknowledge(&mut self) {
         for reply in self.handled.drain(..) {
             if let Err(error) = self.context.client().publish(reply, "+ACK".into()).await {
@@ -274,12 +276,12 @@ impl Opened {
 
     /// The epoch of the stream that is being read.
     pub(super) fn epoch(&self) -> Epoch {
-        epoch(&self.consumer.cached_info().stream_name, self.sight.created_nanos)
+        epoch(&self.consumer.cached_info().stream_name, self.state.created_nanos)
     }
 
     /// What is known of the messages that it brings.
     pub(super) fn base(&self) -> Base {
-        self.sight.base()
+        self.state.base()
     }
 
     /// Whether everything that was in the stream at the contact has been read.
@@ -290,7 +292,7 @@ impl Opened {
     /// Takes in a message's stream sequence and how many wait behind it.
     pub(super) fn catch_up(&mut self, sequence: u64, pending: u64) {
         if !self.is_caught_up {
-            self.is_caught_up = pending == 0 || sequence >= self.sight.last;
+            self.is_caught_up = pending == 0 || sequence >= self.state.last;
             self.silent_since = Instant::now();
         }
     }
@@ -316,13 +318,16 @@ fn consumer_name(instance: &str) -> String {
     format!("odin-ws-{}-{:08x}", plain_name(instance), rand::random::<u32>())
 }
 
-/// An instance's name with what the names of consumers may hold.
+/// Bytes of an instance's name in the names of consumers; each character of it has one.
+pub(super) const PLAIN_NAME_BYTES_MAX: usize = 64;
+
+/// An instance's name as part of a consumer's: ASCII letters, digits and dashes, `_` for the rest.
 pub(super) fn plain_name(instance: &str) -> String {
     let plain = instance.chars().map(|c| match c {
         'a'..='z' | 'A'..='Z' | '0'..='9' | '-' => c,
         _ => '_',
     });
-    plain.take(64).collect()
+    plain.take(PLAIN_NAME_BYTES_MAX).collect()
 }
 
 pub(super) fn explain(error: &ConsumerError) -> StreamError {

@@ -1,14 +1,13 @@
 //! The durable consumer of an instance: whose it is, and from where it goes on.
 //!
-//! The position is ours in this mode, too. An ordered consumer reads what the stream retains, as
-//! a process that was just started has nothing to show otherwise, and closes the gap after every
-//! loss; the durable takes over when everything is read that was there. What it sends again of
-//! that is dropped by position and acknowledged. So a message that was under way when the process
-//! or the connection died costs neither a hole nor a wait for its redelivery, and still the broker
-//! knows how far this instance is.
+//! The position is ours in this mode, too. At start and after every loss an ordered consumer reads
+//! what the stream retains; the durable one takes over when that has caught up. What the durable
+//! one sends a second time is dropped by position and acknowledged. So a message that was under way
+//! when the process or the connection died makes no hole, nobody waits for its redelivery, and the
+//! broker still knows how far this instance is.
 //!
-//! Its description names the process that reads it. Another process with the same name is noticed
-//! by that: two instances never share a consumer. Bounds: see [`ACK_WAIT`] and [`ACK_PENDING_MAX`];
+//! The consumer's description names the process that reads it. It shows when another process uses
+//! the same name: two instances never share a consumer. Bounds: see [`ACK_WAIT`] and [`ACK_PENDING_MAX`];
 //! the server removes it when nobody reads it for the inactive threshold.
 
 use std::time::Duration;
@@ -18,10 +17,11 @@ use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, Info, 
 use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
 use async_nats::jetstream::{Context, ErrorCode};
 
-use super::consumer::{explain, plain_name, server_filters};
+use super::consumer::{PLAIN_NAME_BYTES_MAX, explain, plain_name, server_filters};
 use crate::ingest::filter::FilterPlan;
-use crate::ingest::position::Sight;
+use crate::ingest::name::{NAME_BYTES_MAX, is_name};
 use crate::ingest::stream::{StreamError, StreamSettingsError};
+use crate::ingest::stream_state::StreamState;
 
 /// When the server sends a message again that was not acknowledged. What is under way is handled
 /// within seconds; a message that comes again is dropped.
@@ -33,8 +33,10 @@ const ACK_PENDING_MAX: i64 = 4_096;
 /// The shortest inactive threshold: the server must not remove a consumer between two connections.
 const INACTIVE_THRESHOLD_MIN: Duration = Duration::from_secs(30);
 
-/// Bytes of `JS_CONSUMER_NAME`.
-const NAME_BYTES_MAX: usize = 64;
+/// Bytes of `JS_CONSUMER_NAME`. The consumer's name is this, a dash and the instance's name.
+const NAME_PREFIX_BYTES_MAX: usize = 64;
+
+const _: () = assert!(NAME_PREFIX_BYTES_MAX + 1 + PLAIN_NAME_BYTES_MAX <= NAME_BYTES_MAX);
 
 /// How the description of a consumer of ours begins; the owner follows.
 const DESCRIPTION: &str = "odin-ws, durable, read by process ";
@@ -60,9 +62,7 @@ impl DurableSettings {
     /// # Errors
     /// The first mistake.
     pub fn check(&self) -> Result<(), StreamSettingsError> {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        let is_name = !self.name.is_empty() && self.name.len() <= NAME_BYTES_MAX;
-        if !is_name || !self.name.chars().all(is_plain) {
+        if !is_name(&self.name, NAME_PREFIX_BYTES_MAX) {
             return Err(StreamSettingsError::ConsumerName(self.name.clone()));
         }
         if self.inactive_threshold < INACTIVE_THRESHOLD_MIN {
@@ -79,7 +79,7 @@ pub(super) struct Durable {
     inactive_threshold: Duration,
     /// This process, by a number of its own.
     description: String,
-    is_spoilt: bool,
+    must_recreate: bool,
 }
 
 /// What an existing consumer of our name is to us.
@@ -89,10 +89,10 @@ enum Found {
     Nothing,
     /// Ours or a dead process's, and where it stands is of use.
     Usable,
-    /// Ours, but it must be made again: a connection of ours that is dead, and not yet to the
-    /// server, would be sent more of its messages; or it stands beyond the end of the stream; or it
-    /// would send a message again for ever that nobody can read.
-    Useless,
+    /// Ours, but it must be made again. Either the server still sends its messages to a dead
+    /// connection of ours, or it stands beyond the end of the stream, or it would send a message
+    /// that nobody can read again for ever.
+    MustRecreate,
     /// Another process reads it.
     Taken,
     /// Nothing that this program made.
@@ -105,14 +105,14 @@ impl Durable {
             name: format!("{}-{}", settings.name, plain_name(instance)),
             inactive_threshold: settings.inactive_threshold,
             description: format!("{DESCRIPTION}{:016x}", rand::random::<u64>()),
-            is_spoilt: false,
+            must_recreate: false,
         }
     }
 
-    /// Has the consumer made again the next time: a message that it would send again for ever
-    /// cannot be read.
-    pub(super) fn spoil(&mut self) {
-        self.is_spoilt = true;
+    /// Makes the next [`Self::prepare`] replace the consumer: it would send a message that cannot
+    /// be read again for ever.
+    pub(super) fn set_must_recreate(&mut self) {
+        self.must_recreate = true;
     }
 
     /// The consumer, ours and read by nobody; made if it was missing. It is asked for before the
@@ -125,12 +125,12 @@ impl Durable {
         context: &Context,
         stream: &str,
         plan: &FilterPlan,
-        sight: Sight,
+        state: StreamState,
     ) -> Result<Consumer<Config>, StreamError> {
         let found: Result<Consumer<Config>, _> =
             context.get_consumer_from_stream(&self.name, stream).await;
         let found = match &found {
-            Ok(found) => self.judge(found.cached_info(), sight),
+            Ok(found) => self.judge(found.cached_info(), state),
             Err(error) if is_missing(error) => Found::Nothing,
             Err(error) if error.kind() == ConsumerErrorKind::InvalidConsumerType => Found::Foreign,
             Err(error) => return Err(explain(error)),
@@ -140,9 +140,9 @@ impl Durable {
             Found::Taken => return Err(StreamError::ConsumerTaken(self.name.clone())),
             Found::Nothing => self.make(context, stream, plan).await?,
             Found::Usable => self.adopt(context, stream, plan).await?,
-            Found::Useless => self.replace(context, stream, plan).await?,
+            Found::MustRecreate => self.replace(context, stream, plan).await?,
         };
-        self.is_spoilt = false;
+        self.must_recreate = false;
         // Nobody reads it, so what it says of itself stays true until it is read.
         consumer.info().await.map_err(|error| StreamError::Failed(error.to_string()))?;
         Ok(consumer)
@@ -177,18 +177,18 @@ impl Durable {
         }
     }
 
-    fn judge(&self, info: &Info, sight: Sight) -> Found {
+    fn judge(&self, info: &Info, state: StreamState) -> Found {
         let description = info.config.description.as_deref().unwrap_or_default();
         let is_ours = description == self.description;
         if !description.starts_with(DESCRIPTION) || info.config.ack_policy != AckPolicy::Explicit {
             Found::Foreign
         } else if info.num_waiting > 0 && !is_ours {
             Found::Taken
-        } else if self.is_spoilt
+        } else if self.must_recreate
             || info.num_waiting > 0
-            || info.delivered.stream_sequence > sight.last
+            || info.delivered.stream_sequence > state.last
         {
-            Found::Useless
+            Found::MustRecreate
         } else {
             Found::Usable
         }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! [`consumer`] makes consumers, [`durable`] the one that the ordered one hands over to in durable
-//! mode, [`read`] reads them, [`look`] asks meanwhile what the stream still holds, [`unreadable`]
+//! mode, [`read`] reads them, [`probe`] asks meanwhile what the stream still holds, [`unreadable`]
 //! gets past messages that the client library cannot parse, [`Tracker`] decides what a contact and
 //! a message mean, and this file makes the contacts.
 //! The epoch is derived from the stream alone (name and creation time), so that it is the same
@@ -18,7 +18,7 @@
 
 mod consumer;
 mod durable;
-mod look;
+mod probe;
 mod read;
 mod unreadable;
 
@@ -32,18 +32,18 @@ pub use self::durable::DurableSettings;
 use super::connect::{Connector, End, Link, guard};
 use super::nats::NatsSettings;
 use super::pace::Pace;
-use super::position::{Contact, Tracker, Why};
 use super::shutdown::Shutdown;
 use super::stream::{StreamError, StreamKeeper, StreamSettings};
+use super::tracker::{Contact, Tracker, Why};
 use super::{IngestError, Publisher, ShardsGone};
 use crate::channel::Pattern;
 use crate::feed::SourceStatus;
 use crate::position::{Base, Epoch};
 use crate::retry::Retry;
 
-/// Times that a stream may say that it ends before our position until it is believed: a second or
-/// two. To believe it makes every client reload.
-const DOUBTS_MAX: u32 = 4;
+/// Times that a stream is asked again when it says that it ends before our position: a second or
+/// two. Then it is believed, which makes every client reload.
+const STREAM_END_RECHECKS_MAX: u32 = 4;
 
 /// The JetStream source's settings.
 #[derive(Debug, Clone)]
@@ -161,10 +161,10 @@ struct Progress {
     has_been_live: bool,
     /// The shards were told a position after which nothing is missing.
     has_claimed: bool,
-    /// Times in a row that the stream's end was not believed.
-    doubts: u32,
-    /// Consumers in a row that were opened and ended without one new message.
-    barren: u32,
+    /// Times in a row that the stream's end lay before our position and was asked for again.
+    stream_end_rechecks: u32,
+    /// Consumers in a row that ended without one new message.
+    fruitless_consumers: u32,
 }
 
 struct Reader {
@@ -192,10 +192,11 @@ impl Reader {
                     self.publisher.report().consumers.add(1);
                     let before = self.tracker.last();
                     let stop = self.read(&mut opened, link, shutdown).await;
-                    // What came before the end is not to wait for the next consumer.
+                    // Events that came before the end must not wait for the next consumer.
                     self.publisher.flush();
-                    let is_barren = self.tracker.last() == before;
-                    self.progress.barren = if is_barren { self.progress.barren + 1 } else { 0 };
+                    let is_fruitless = self.tracker.last() == before;
+                    self.progress.fruitless_consumers =
+                        if is_fruitless { self.progress.fruitless_consumers + 1 } else { 0 };
                     stop
                 }
                 Err(stop) => stop,
@@ -238,46 +239,48 @@ impl Reader {
     ) -> Result<Opened, Stop> {
         let info = guard(link, shutdown, self.keeper.ensure(context)).await??;
         let plan = consumer::plan(link, &self.subjects, &info.config);
-        if self.progress.barren >= unreadable::SUSPICION {
-            self.progress.barren = 0;
+        if self.progress.fruitless_consumers >= unreadable::SUSPICION {
+            self.progress.fruitless_consumers = 0;
             let search = unreadable::search(context, &info.config.name, &plan, self.tracker.last());
             if let Some(sequence) = guard(link, shutdown, search).await?? {
                 self.tracker.skip_to(sequence);
-                self.durable.iter_mut().for_each(Durable::spoil);
+                self.durable.iter_mut().for_each(Durable::set_must_recreate);
             }
         }
-        let sight = consumer::sight(&info, &plan);
-        if self.tracker.is_beyond(sight) && self.progress.doubts < DOUBTS_MAX {
-            self.progress.doubts += 1;
+        let state = consumer::stream_state(&info, &plan);
+        if self.tracker.is_beyond(state)
+            && self.progress.stream_end_rechecks < STREAM_END_RECHECKS_MAX
+        {
+            self.progress.stream_end_rechecks += 1;
             return Err(Stop::Broken(
                 "the stream ends before our position: asked again".to_owned(),
             ));
         }
-        self.progress.doubts = 0;
+        self.progress.stream_end_rechecks = 0;
         let successor = match &mut self.durable {
             None => None,
             Some(durable) => {
-                let prepared = durable.prepare(context, &info.config.name, &plan, sight);
+                let prepared = durable.prepare(context, &info.config.name, &plan, state);
                 Some(guard(link, shutdown, prepared).await??)
             }
         };
-        let contact = self.tracker.contact(sight, Instant::now());
-        if contact != Contact::Torn {
-            let epoch = consumer::epoch(&info.config.name, sight.created_nanos);
-            self.announce(contact, epoch, sight.base()).await?;
+        let contact = self.tracker.contact(state, Instant::now());
+        if contact != Contact::MayHaveLost {
+            let epoch = consumer::epoch(&info.config.name, state.created_nanos);
+            self.announce(contact, epoch, state.base()).await?;
         }
         let request = consumer::Request {
             keeper: &self.keeper,
             stream: &info.config.name,
             instance: &self.instance,
             start: self.tracker.start(),
-            sight,
+            state,
             successor,
             pull: self.pull,
         };
         let opened = guard(link, shutdown, request.open(context, plan)).await??;
         // Only once there is a consumer: a contact that comes to nothing tells nobody anything.
-        if contact == Contact::Torn {
+        if contact == Contact::MayHaveLost {
             self.announce(contact, opened.epoch(), opened.base()).await?;
         }
         Ok(opened)
@@ -295,7 +298,7 @@ impl Reader {
         }
         match contact {
             Contact::Continues => return Ok(()),
-            Contact::Torn => {
+            Contact::MayHaveLost => {
                 tracing::warn!(%epoch, "the stream may have discarded messages before they were read");
             }
             Contact::Fresh(Why::First) => tracing::info!(%epoch, "reading the stream"),
@@ -317,7 +320,7 @@ impl Reader {
         self.publisher.epoch_with(epoch, base).await
     }
 
-    /// Tells that messages do not arrive, unless none ever did.
+    /// Tells the shards that messages do not arrive; they know that before the stream was seen.
     async fn stale(&mut self) -> Result<(), ShardsGone> {
         if !self.progress.has_seen_stream {
             return Ok(());

@@ -8,19 +8,19 @@ use futures_util::StreamExt;
 use tokio::time::sleep_until;
 
 use super::consumer::{Item, Opened};
-use super::look::Arrived;
+use super::probe::Arrived;
 use super::{Reader, Stop};
 use crate::feed::SourceStatus;
 use crate::ingest::ShardsGone;
 use crate::ingest::connect::{End, Link, guard};
-use crate::ingest::continuity::Look;
-use crate::ingest::position::Step;
+use crate::ingest::continuity::Probe;
 use crate::ingest::shutdown::Shutdown;
 use crate::ingest::stream::StreamError;
+use crate::ingest::tracker::Step;
 use crate::position::{Base, Incoming, Position, StreamPos};
 
-/// Messages handled in a row before the shards are woken and the connection is looked at.
-const BATCH_MESSAGES_MAX: usize = 256;
+/// Messages handled in a row before the shards are woken and the connection is checked.
+const MESSAGES_IN_ROW_MAX: usize = 256;
 
 /// Silence after which a consumer that is still catching up is asked whether anything is left:
 /// what it had announced may have aged away in the meantime.
@@ -31,10 +31,10 @@ const CATCH_UP_SILENCE: Duration = Duration::from_secs(1);
 enum Next {
     /// Handle what has arrived.
     Arrived,
-    /// Take in a look at the stream.
-    Looked(Result<Look, StreamError>),
+    /// Take in what a probe of the stream found.
+    Probed(Result<Probe, StreamError>),
     /// Begin one.
-    LookIsDue,
+    ProbeIsDue,
     /// Nothing came for a while, and not everything has been read.
     Silence,
 }
@@ -54,9 +54,9 @@ impl Reader {
             };
             let handled = match next {
                 Ok(Next::Arrived) => Ok(()),
-                Ok(Next::Looked(look)) => self.looked(look, opened).await,
-                Ok(Next::LookIsDue) => {
-                    opened.begin_look(self.arrived());
+                Ok(Next::Probed(probe)) => self.probed(probe, opened).await,
+                Ok(Next::ProbeIsDue) => {
+                    opened.begin_probe(self.arrived());
                     Ok(())
                 }
                 Ok(Next::Silence) => self.check_caught_up(opened, link, shutdown).await,
@@ -68,14 +68,15 @@ impl Reader {
         }
     }
 
-    /// Handles what is at hand, acknowledges it, and changes to the durable consumer if it is time.
+    /// Handles what is at hand and acknowledges it. Then changes to the durable consumer if it is
+    /// time.
     async fn advance(
         &mut self,
         opened: &mut Opened,
         link: &Link,
         shutdown: &Shutdown,
     ) -> Result<(), Stop> {
-        self.drain(opened, link, shutdown).await?;
+        self.handle_ready(opened, link, shutdown).await?;
         guard(link, shutdown, opened.acknowledge()).await?;
         if opened.has_to_hand_over()
             && let Some(delivered) = guard(link, shutdown, opened.hand_over()).await??
@@ -85,14 +86,15 @@ impl Reader {
         Ok(())
     }
 
-    /// Handles what is at hand, up to a batch, and wakes the shards once for all of it.
-    async fn drain(
+    /// Handles what is at hand, [`MESSAGES_IN_ROW_MAX`] at most, and wakes the shards once for all
+    /// of it.
+    async fn handle_ready(
         &mut self,
         opened: &mut Opened,
         link: &Link,
         shutdown: &Shutdown,
     ) -> Result<(), Stop> {
-        for _ in 0..BATCH_MESSAGES_MAX {
+        for _ in 0..MESSAGES_IN_ROW_MAX {
             if !self.has_room() {
                 break;
             }
@@ -124,8 +126,8 @@ impl Reader {
         tokio::select! {
             biased;
             () = shutdown.fired() => Err(End::Shutdown.into()),
-            look = opened.looks.next(), if self.tracker.needs_looks() => {
-                Ok(look.map_or(Next::LookIsDue, Next::Looked))
+            probe = opened.probes.next(), if self.tracker.needs_probes() => {
+                Ok(probe.map_or(Next::ProbeIsDue, Next::Probed))
             }
             // Before the loss of the connection: what had arrived is handled first.
             item = opened.messages.next() => {
@@ -142,7 +144,8 @@ impl Reader {
         self.pace.has_room(Instant::now) && self.publisher.has_room()
     }
 
-    /// Waits until they do. Nothing is pulled meanwhile: the backlog stays in the stream.
+    /// Waits until the rates allow one more message. Nothing is pulled meanwhile: the backlog stays
+    /// in the stream.
     async fn room(&self) {
         self.publisher.report().nats_rate_pause.add(self.pace.room().await);
         self.publisher.room().await;
@@ -166,12 +169,12 @@ impl Reader {
         let Ok(info) = message.info() else {
             return Err(Stop::Broken("a message came without its position".to_owned()));
         };
-        if self.tracker.is_doubtful(info.stream_sequence, Instant::now) {
+        if self.tracker.needs_probe_before(info.stream_sequence, Instant::now) {
             let here = Arrived { stream: info.stream_sequence, consumer: info.consumer_sequence };
-            // One look answers for all that has arrived.
+            // One probe answers for all that has arrived.
             let arrived = opened.collect().unwrap_or(here);
-            let look = guard(link, shutdown, opened.look(arrived)).await?;
-            self.looked(Ok(look?), opened).await?;
+            let probe = guard(link, shutdown, opened.probe(arrived)).await?;
+            self.probed(Ok(probe?), opened).await?;
         }
         self.pace.count(Instant::now);
         self.publisher.report().messages.add(1);
@@ -199,9 +202,9 @@ impl Reader {
             }
             Step::DeliverAfterLoss => {
                 let (epoch, pos) = (opened.epoch(), info.stream_sequence);
-                let look = guard(link, shutdown, opened.look(self.arrived())).await;
-                let look = look.ok().and_then(Result::ok);
-                let whole_from = self.tracker.lost(look.as_ref(), Instant::now());
+                let probe = guard(link, shutdown, opened.probe(self.arrived())).await;
+                let probe = probe.ok().and_then(Result::ok);
+                let whole_from = self.tracker.lost(probe.as_ref(), Instant::now());
                 tracing::error!(%epoch, pos, "messages before this are lost");
                 self.tell_epoch(epoch, Base { after: None, whole_from }).await?;
             }
@@ -219,21 +222,21 @@ impl Reader {
         Arrived { stream: self.tracker.last(), consumer: self.tracker.consumer() }
     }
 
-    /// Acts on a look. One that failed is followed by the next.
-    async fn looked(
+    /// Acts on a probe. If it failed, the next one tells.
+    async fn probed(
         &mut self,
-        look: Result<Look, StreamError>,
+        probe: Result<Probe, StreamError>,
         opened: &mut Opened,
     ) -> Result<(), Stop> {
-        let look = match look {
-            Ok(look) => look,
+        let probe = match probe {
+            Ok(probe) => probe,
             Err(StreamError::Missing) => return Err(StreamError::Missing.into()),
             Err(error) => {
                 tracing::debug!(%error, "the stream does not say what it holds");
                 return Ok(());
             }
         };
-        if let Some(whole_from) = self.tracker.looked(&look) {
+        if let Some(whole_from) = self.tracker.probed(&probe) {
             let epoch = opened.epoch();
             tracing::warn!(
                 %epoch,

@@ -3,7 +3,7 @@
 //! nats-server stores what a publisher sends, even a subject or a header that is not UTF-8, or
 //! headers that look like a status. The library ends the connection at the first and swallows the
 //! second, so that a consumer that meets one ends without progress, again and again. When that
-//! has happened [`SUSPICION`] times in a row, the next message is looked at through the JetStream
+//! has happened [`SUSPICION`] times in a row, the next message is fetched through the JetStream
 //! API; it is stepped over only if it really is such a message. Bound: [`SEARCH_MAX`] messages at
 //! a time.
 

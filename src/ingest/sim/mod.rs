@@ -2,7 +2,8 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `model` | PURE: tokens, prices, rhythm; seeded, the clock passed in |
+//! | `model` | PURE: which token speaks when; seeded, the clock passed in |
+//! | `token` | PURE: one token, its price and what happens to it |
 //! | `payload` | PURE: the JSON of each kind of event |
 //! | `source` | the simulator as a source in this process |
 //! | `publish` | the `simulate` command: the simulator into JetStream |
@@ -11,6 +12,7 @@ mod model;
 mod payload;
 mod publish;
 mod source;
+mod token;
 
 pub use model::SimSettings;
 pub use publish::{SimulateError, SimulateSettings, Summary, simulate};

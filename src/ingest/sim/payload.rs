@@ -8,7 +8,7 @@ use std::fmt::{Arguments, Write};
 use rand::Rng;
 use rand::rngs::SmallRng;
 
-use super::model::{Kind, Token};
+use super::token::{Kind, Token};
 
 /// The size that a payload is filled up to, before the closing brace.
 const FILLED_BYTES: std::ops::RangeInclusive<usize> = 520..=760;

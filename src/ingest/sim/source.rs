@@ -14,8 +14,8 @@ use crate::position::{Epoch, Incoming, Position, StreamPos};
 /// Events that are due within this time are sent together: at 20,000 a second 100 at a time.
 pub(super) const TICK: Duration = Duration::from_millis(5);
 
-/// Events in a row before the shutdown flag is looked at.
-const BATCH_EVENTS_MAX: usize = 256;
+/// Events in a row before the shutdown flag is checked.
+const EVENTS_IN_ROW_MAX: usize = 256;
 
 /// Plays until shutdown.
 ///
@@ -43,7 +43,7 @@ async fn play(
     publisher.status(SourceStatus::Live).await?;
     let mut pos = StreamPos::default();
     loop {
-        for _ in 0..BATCH_EVENTS_MAX {
+        for _ in 0..EVENTS_IN_ROW_MAX {
             if !publisher.has_room() {
                 break;
             }

@@ -170,7 +170,7 @@ fn what_is_subscribed_already_brings_no_snapshot_and_no_cost() {
 fn whoever_comes_while_the_source_is_away_is_told() {
     let mut world = World::new(1);
     let source = |world: &mut World, status| {
-        world.feed([Feed::Source(status)].into());
+        world.feed([Feed::Status(status)].into());
     };
     source(&mut world, SourceStatus::Stale);
     world.connect();
@@ -414,7 +414,7 @@ fn a_change_of_the_source_is_told_to_some_at_a_time_and_before_anything_else() {
     let before: Vec<usize> = world.clients.iter().map(|client| client.frames.len()).collect();
     let mut feed = [
         Feed::Epoch { epoch: Epoch("f".into()), base: Base::default() },
-        Feed::Source(SourceStatus::Stale),
+        Feed::Status(SourceStatus::Stale),
     ]
     .into();
     world.shard.publish(&mut feed, world.now, &mut world.wire);

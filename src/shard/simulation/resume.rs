@@ -150,7 +150,7 @@ fn a_position_that_never_comes_is_refused_after_a_while() {
         (SourceStatus::Loading, ResumeRefusal::Loading),
     ] {
         let mut world = world_with(limits(), 3);
-        world.feed([Feed::Source(status)].into());
+        world.feed([Feed::Status(status)].into());
         world.take_messages();
         assert!(subscribe(&mut world, &["t.A.x"], "e", 5, 5).is_empty());
         world.pass(RESUME_WAIT_MS - 1);

@@ -54,7 +54,7 @@ impl World {
         };
         let base = Base { after: Some(Position::default()), ..Base::default() };
         let epoch = Feed::Epoch { epoch: Epoch("e".into()), base };
-        world.feed([epoch, Feed::Source(SourceStatus::Live)].into());
+        world.feed([epoch, Feed::Status(SourceStatus::Live)].into());
         world
     }
 

@@ -1,13 +1,14 @@
-//! The shards' and the source's reports as Prometheus metrics. Made anew at each scrape: between scrapes nothing
-//! is kept in two places.
+//! The shards' and the source's reports as Prometheus' text, made anew at each scrape: between
+//! scrapes nothing is kept in two places.
+
+use std::time::Instant;
 
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     CounterVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use super::admin::AdminState;
-use super::usage::heap_bytes;
+use super::state::AdminState;
 use crate::event::payload_bytes;
 use crate::feed::SourceStatus;
 use crate::ingest::{Counter as ReportCounter, SourceReport};
@@ -166,6 +167,7 @@ fn memory(
     let connections: usize = reports.iter().map(|report| report.connections).sum();
     let bytes: usize = reports.iter().map(of_connections).sum();
     let average = bytes.checked_div(connections).unwrap_or(0);
+    let heap = state.memory.heap_bytes(Instant::now());
     let gauges = [
         ("ws_payload_bytes", "Events held, each counted once in the process", payload_bytes()),
         ("ws_connection_memory_bytes_average", "Memory of connections, divided by them", average),
@@ -174,7 +176,7 @@ fn memory(
             "Memory that one connection may take",
             state.connection_budget_bytes,
         ),
-        ("ws_heap_bytes", "Heap in use, as the allocator says", heap_bytes()),
+        ("ws_heap_bytes", "Heap in use as the allocator says, a minute old at most", heap),
     ];
     for (name, help, value) in gauges {
         let gauge = IntGauge::new(name, help)?;

@@ -1,66 +1,23 @@
 //! How far a consumer has read its stream, and what the next contact or message means.
 //!
 //! A pure state machine: told what the stream says of itself and what arrives, it says what to
-//! announce and what to deliver. It knows no NATS types and no IO; the time is passed in. Two sequences run
-//! side by side. The consumer's has no holes, so a hole means that a message was lost on the
-//! way. The stream's has holes where a filter or a limit per subject leaves messages out; where
-//! it can have none, a jump means that retention took messages before they were read; where it
-//! can, [`Continuity`] finds that out.
+//! announce and what to deliver. It knows no NATS types and no IO; the time is passed in.
+//!
+//! Two sequences run side by side. The consumer's sequence has no holes: a hole means that a message
+//! was lost on the way. The stream's sequence has holes where a filter or a limit per subject leaves
+//! messages out. If it can have none, a jump means that retention took messages before they were
+//! read. If it can have some, [`Continuity`] finds out whether messages were lost.
 //!
 //! After every new start the last message handled is read again and compared by its store time.
-//! If it is another message, or gone although retained, the broker lost its tail and gave the
-//! positions out again: the epoch is announced anew, which makes the shards drop their logs.
+//! If it is another message, or is missing although it should be retained, the broker lost its tail
+//! and gave the positions out again. Then the epoch is announced anew, and the shards drop their
+//! logs.
 
 use std::time::Instant;
 
-use super::continuity::{Continuity, Look};
-use crate::position::{Base, Position, StreamPos};
-
-/// What a stream says of itself at a contact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Sight {
-    /// When it was created, in nanoseconds since the Unix epoch.
-    pub(crate) created_nanos: i128,
-    /// The first sequence that is retained; `last` + 1 or 0 if there is none.
-    pub(crate) first: u64,
-    /// The last sequence that was given out.
-    pub(crate) last: u64,
-    /// The store time of that message, also if it is not retained any more; negative if the
-    /// stream does not say.
-    pub(crate) last_stored_nanos: i128,
-    /// Whether its sequence has holes that mean nothing.
-    pub(crate) holes: Holes,
-}
-
-impl Sight {
-    /// What is known of the messages that somebody gets who reads from the first one on.
-    pub(crate) fn base(&self) -> Base {
-        let last_stored_ms = u64::try_from(self.last_stored_nanos / 1_000_000).unwrap_or_default();
-        let after = if self.last == 0 || self.first == 1 {
-            Some(Position::default())
-        } else if self.first > self.last && last_stored_ms > 0 {
-            Some(Position { pos: StreamPos(self.last), ts_ms: last_stored_ms })
-        } else {
-            None
-        };
-        // What is retained of such a stream is not all that was published.
-        let torn_to = if self.holes == Holes::Anywhere { self.last } else { 0 };
-        Base { after, whole_from: StreamPos(torn_to) }
-    }
-}
-
-/// Where the stream sequence may have holes without a loss.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Holes {
-    /// Nowhere: everything is read, and only the oldest messages are discarded.
-    #[default]
-    Never,
-    /// Where a filter leaves messages out.
-    Filtered,
-    /// Anywhere: the stream discards messages from its middle (a limit per subject, expiry per
-    /// message).
-    Anywhere,
-}
+use super::continuity::{Continuity, Probe};
+use super::stream_state::{Holes, StreamState};
+use crate::position::StreamPos;
 
 /// What a contact means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +28,7 @@ pub(crate) enum Contact {
     Continues,
     /// It may have discarded messages from its middle that were never read: announce the epoch
     /// again.
-    Torn,
+    MayHaveLost,
     /// Retention took messages that were never read: announce the epoch again.
     Overtaken {
         /// How many.
@@ -99,8 +56,8 @@ pub(crate) enum Step {
     Repeat,
     /// Messages before it were lost for good: announce the epoch again, then deliver it.
     DeliverAfterLoss,
-    /// The same, but it is the first that is read: nothing is missing from it on. Who was told
-    /// nothing of what is before it need not be told.
+    /// The same, but it is the first message that is read, and nothing is missing from it on.
+    /// Clients need not be told unless they were told about the messages before it.
     DeliverAsFirst,
     /// A message was lost on the way: start a new consumer.
     Hole,
@@ -119,10 +76,10 @@ pub(crate) struct Tracker {
     continuity: Continuity,
     is_overlap_due: bool,
     has_regressed: bool,
-    /// Nothing was read yet since the beginning was found.
+    /// True until the first message after a fresh start.
     is_untouched: bool,
-    /// Clients were told that up to here messages may be missing.
-    told_to: u64,
+    /// Clients were told that messages up to this position may be missing.
+    loss_reported_up_to: u64,
 }
 
 impl Tracker {
@@ -145,55 +102,55 @@ impl Tracker {
         }
     }
 
-    /// Whether the stream ends before our position. Either it lost its tail, or whoever answers for
-    /// it, a node that has just become its leader, has yet to take in what it has.
-    pub(crate) fn is_beyond(&self, sight: Sight) -> bool {
-        self.created_nanos == Some(sight.created_nanos) && sight.last < self.last
+    /// Whether the stream ends before our position. Either it lost its tail, or the node that
+    /// answers has just become its leader and does not know all messages yet.
+    pub(crate) fn is_beyond(&self, state: StreamState) -> bool {
+        self.created_nanos == Some(state.created_nanos) && state.last < self.last
     }
 
-    /// Takes in what the stream says before a consumer is made.
-    pub(crate) fn contact(&mut self, sight: Sight, now: Instant) -> Contact {
-        let proven_to = self.continuity.proven_to(self.last).min(sight.last);
-        let contact = self.judge(sight, proven_to);
+    /// Judges what the stream says of itself before a consumer is made.
+    pub(crate) fn contact(&mut self, state: StreamState, now: Instant) -> Contact {
+        let proven_to = self.continuity.proven_to(self.last).min(state.last);
+        let contact = self.judge(state, proven_to);
         let proven_to = if contact == Contact::Continues { proven_to } else { self.last };
-        self.continuity.contact(&sight, self.last, proven_to, now);
+        self.continuity.contact(&state, self.last, proven_to, now);
         contact
     }
 
-    fn judge(&mut self, sight: Sight, proven_to: u64) -> Contact {
+    fn judge(&mut self, state: StreamState, proven_to: u64) -> Contact {
         self.consumer = 0;
-        self.holes = Some(sight.holes);
+        self.holes = Some(state.holes);
         let why = match self.created_nanos {
             None => Some(Why::First),
-            Some(created) if created != sight.created_nanos => Some(Why::Recreated),
-            Some(_) if self.has_regressed || self.is_beyond(sight) => Some(Why::Regressed),
+            Some(created) if created != state.created_nanos => Some(Why::Recreated),
+            Some(_) if self.has_regressed || self.is_beyond(state) => Some(Why::Regressed),
             Some(_) => None,
         };
         if let Some(why) = why {
-            self.created_nanos = Some(sight.created_nanos);
+            self.created_nanos = Some(state.created_nanos);
             self.has_regressed = false;
-            self.begin_before(sight.first);
+            self.begin_before(state.first);
             return Contact::Fresh(why);
         }
         let expected = self.last.max(proven_to) + 1;
-        if sight.first > expected {
+        if state.first > expected {
             let is_untouched = self.is_untouched;
-            self.begin_before(sight.first);
+            self.begin_before(state.first);
             if is_untouched {
                 return Contact::Fresh(Why::First);
             }
-            return Contact::Overtaken { messages: sight.first - expected };
+            return Contact::Overtaken { messages: state.first - expected };
         }
         self.is_overlap_due =
-            self.stored_nanos.is_some() && sight.first <= self.last && self.last > 0;
-        if sight.holes == Holes::Anywhere && sight.last + 1 > expected {
-            return Contact::Torn;
+            self.stored_nanos.is_some() && state.first <= self.last && self.last > 0;
+        if state.holes == Holes::Anywhere && state.last + 1 > expected {
+            return Contact::MayHaveLost;
         }
         Contact::Continues
     }
 
-    /// Goes on with another consumer, which has delivered up to `consumer` and will repeat what
-    /// is handled and leave out nothing that is not.
+    /// Goes on with another consumer, which has delivered up to `consumer`. It may repeat messages
+    /// that were handled, and it leaves out no message that was not.
     pub(crate) fn change_consumer(&mut self, consumer: u64) {
         self.consumer = consumer;
         self.is_overlap_due = false;
@@ -217,7 +174,7 @@ impl Tracker {
         }
         let jumped = match self.holes {
             Some(Holes::Never) => {
-                was_overlap_due || (stream > self.last + 1 && stream > self.told_to)
+                was_overlap_due || (stream > self.last + 1 && stream > self.loss_reported_up_to)
             }
             Some(Holes::Filtered) => was_overlap_due,
             Some(Holes::Anywhere) | None => false,
@@ -231,42 +188,42 @@ impl Tracker {
         }
     }
 
-    /// Whether looks at the stream tell anything that its sequence does not.
-    pub(crate) fn needs_looks(&self) -> bool {
-        self.continuity.needs_looks(self.last)
+    /// Whether probes of the stream tell anything that its sequence does not.
+    pub(crate) fn needs_probes(&self) -> bool {
+        self.continuity.needs_probes(self.last)
     }
 
-    /// Whether there has to be a look before the message at `stream` is handled: what is missing
-    /// before it may have been discarded unread.
-    pub(crate) fn is_doubtful(&self, stream: u64, now: impl FnOnce() -> Instant) -> bool {
-        self.continuity.is_doubtful(self.last, stream, now)
+    /// Whether the stream must be probed before the message at `stream` is handled, because the
+    /// messages missing before it may have been discarded unread.
+    pub(crate) fn needs_probe_before(&self, stream: u64, now: impl FnOnce() -> Instant) -> bool {
+        self.continuity.needs_probe_before(self.last, stream, now)
     }
 
-    /// Takes in a look. If messages may have been discarded unread, announce the epoch again: from
-    /// this position on none were.
-    pub(crate) fn looked(&mut self, look: &Look) -> Option<StreamPos> {
+    /// Takes in a probe. If messages may have been discarded unread, it returns the position from
+    /// which on none were: announce the epoch again.
+    pub(crate) fn probed(&mut self, probe: &Probe) -> Option<StreamPos> {
         let has_no_holes = self.holes == Some(Holes::Never);
-        if has_no_holes && look.read_to != self.last {
+        if has_no_holes && probe.read_to != self.last {
             // The sequence of what has come since tells.
             return None;
         }
-        let whole_from = self.continuity.looked(look)?;
+        let whole_from = self.continuity.probed(probe)?;
         if has_no_holes {
-            // Or the next message would tell of it once more.
+            // Otherwise the next message would report the same loss again.
             self.begin_before(whole_from.0);
         }
         Some(whole_from)
     }
 
-    /// Takes in a look, if there was an answer, after messages before the last one were found to be
-    /// lost. Announce the epoch again: from this position on nothing is missing, unless it is
-    /// told again.
-    pub(crate) fn lost(&mut self, look: Option<&Look>, now: Instant) -> StreamPos {
-        self.told_to = self.continuity.lost(self.last, look, now);
-        StreamPos(self.told_to)
+    /// Messages before the last one were found to be lost, and the stream was probed (`None`: it
+    /// did not answer). Announce the epoch again: from the returned position on nothing is missing,
+    /// unless another loss is reported.
+    pub(crate) fn lost(&mut self, probe: Option<&Probe>, now: Instant) -> StreamPos {
+        self.loss_reported_up_to = self.continuity.lost(self.last, probe, now);
+        StreamPos(self.loss_reported_up_to)
     }
 
-    /// Gives up the messages up to `stream`, which cannot be read.
+    /// Steps over the messages up to `stream`, which cannot be read.
     pub(crate) fn skip_to(&mut self, stream: u64) {
         self.last = self.last.max(stream);
         self.stored_nanos = None;
@@ -274,7 +231,7 @@ impl Tracker {
 
     fn begin_before(&mut self, first: u64) {
         self.last = first.saturating_sub(1);
-        self.told_to = 0;
+        self.loss_reported_up_to = 0;
         self.is_untouched = true;
         self.stored_nanos = None;
         self.is_overlap_due = false;
@@ -287,15 +244,15 @@ mod tests {
 
     const LIFE: i128 = 1_000;
 
-    fn sight(first: u64, last: u64) -> Sight {
+    fn state(first: u64, last: u64) -> StreamState {
         let last_stored_nanos = i128::from(last);
-        Sight { created_nanos: LIFE, first, last, last_stored_nanos, holes: Holes::Never }
+        StreamState { created_nanos: LIFE, first, last, last_stored_nanos, holes: Holes::Never }
     }
 
     /// A tracker that has read the messages `1..=last`, message n stored at n nanoseconds.
     fn reader_at(last: u64, holes: Holes) -> Tracker {
         let mut tracker = Tracker::default();
-        let seen = Sight { holes, ..sight(1, last) };
+        let seen = StreamState { holes, ..state(1, last) };
         assert_eq!(tracker.contact(seen, Instant::now()), Contact::Fresh(Why::First));
         for n in 1..=last {
             assert_eq!(tracker.step(n, n, i128::from(n)), Step::Deliver);
@@ -304,52 +261,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_at_a_contact() {
-        let at = |pos, ts_ms| Some(Position { pos: StreamPos(pos), ts_ms });
-        let day = 86_400_000_000_000;
-        let cases = [
-            ("nothing was ever published", sight(0, 0), at(0, 0), 0),
-            ("everything is retained", sight(1, 9), at(0, 0), 0),
-            ("the oldest have aged out", sight(5, 9), None, 0),
-            (
-                "all have aged out",
-                Sight { last_stored_nanos: day + 5_999_999, ..sight(10, 9) },
-                at(9, 86_400_005),
-                0,
-            ),
-            ("the stream does not say", Sight { last_stored_nanos: -1, ..sight(10, 9) }, None, 0),
-            ("torn", Sight { holes: Holes::Anywhere, ..sight(5, 9) }, None, 9),
-        ];
-        for (name, sight, after, whole_from) in cases {
-            let expected = Base { after, whole_from: StreamPos(whole_from) };
-            assert_eq!(sight.base(), expected, "{name}");
-        }
-    }
-
-    #[test]
     fn contacts() {
         let cases = [
-            ("same stream, more messages", sight(1, 15), Contact::Continues, Some(10)),
-            ("same stream, nothing new", sight(1, 10), Contact::Continues, Some(10)),
-            ("all aged out, nothing missed", sight(11, 10), Contact::Continues, Some(10)),
-            ("the next is the oldest", sight(11, 20), Contact::Continues, Some(10)),
-            ("five were missed", sight(16, 20), Contact::Overtaken { messages: 5 }, Some(16)),
+            ("same stream, more messages", state(1, 15), Contact::Continues, Some(10)),
+            ("same stream, nothing new", state(1, 10), Contact::Continues, Some(10)),
+            ("all aged out, nothing missed", state(11, 10), Contact::Continues, Some(10)),
+            ("the next is the oldest", state(11, 20), Contact::Continues, Some(10)),
+            ("five were missed", state(16, 20), Contact::Overtaken { messages: 5 }, Some(16)),
             (
                 "all aged out, ten missed",
-                sight(21, 20),
+                state(21, 20),
                 Contact::Overtaken { messages: 10 },
                 Some(21),
             ),
-            ("the tail is lost", sight(1, 9), Contact::Fresh(Why::Regressed), None),
+            ("the tail is lost", state(1, 9), Contact::Fresh(Why::Regressed), None),
             (
                 "a new life",
-                Sight { created_nanos: 2_000, ..sight(1, 50) },
+                StreamState { created_nanos: 2_000, ..state(1, 50) },
                 Contact::Fresh(Why::Recreated),
                 None,
             ),
             (
                 "a new life, empty",
-                Sight { created_nanos: 2_000, ..sight(0, 0) },
+                StreamState { created_nanos: 2_000, ..state(0, 0) },
                 Contact::Fresh(Why::Recreated),
                 None,
             ),
@@ -374,7 +308,7 @@ mod tests {
         ];
         for (name, (stream, consumer, stored), expected) in cases {
             let mut tracker = reader_at(10, Holes::Never);
-            assert_eq!(tracker.contact(sight(1, 20), Instant::now()), Contact::Continues);
+            assert_eq!(tracker.contact(state(1, 20), Instant::now()), Contact::Continues);
             assert_eq!(tracker.step(stream, consumer, stored), expected, "{name}");
         }
     }
@@ -397,7 +331,7 @@ mod tests {
         assert_eq!(tracker.step(15, 11, 15), Step::DeliverAfterLoss);
         let asked = Instant::now();
         let middle =
-            Look { asked, read_to: 15, last: 40, is_all_sent: false, is_all_read: true, first: 1 };
+            Probe { asked, read_to: 15, last: 40, is_all_sent: false, is_all_read: true, first: 1 };
         assert_eq!(tracker.lost(Some(&middle), asked), StreamPos(40));
         for (consumer, stream) in [(12, 17), (13, 18), (14, 40), (15, 41)] {
             let step = tracker.step(stream, consumer, i128::from(stream));
@@ -405,7 +339,7 @@ mod tests {
         }
         assert_eq!(tracker.step(43, 16, 43), Step::DeliverAfterLoss);
         assert_eq!(
-            tracker.contact(sight(90, 99), Instant::now()),
+            tracker.contact(state(90, 99), Instant::now()),
             Contact::Overtaken { messages: 46 }
         );
         assert_eq!(tracker.step(92, 1, 92), Step::DeliverAsFirst);
@@ -416,9 +350,9 @@ mod tests {
         let cases = [(Holes::Filtered, Step::DeliverAfterLoss), (Holes::Anywhere, Step::Deliver)];
         for (holes, expected) in cases {
             let mut tracker = reader_at(10, holes);
-            let seen = tracker.contact(Sight { holes, ..sight(1, 20) }, Instant::now());
-            let is_torn = holes == Holes::Anywhere;
-            assert_eq!(seen, if is_torn { Contact::Torn } else { Contact::Continues });
+            let seen = tracker.contact(StreamState { holes, ..state(1, 20) }, Instant::now());
+            let may_have_lost = holes == Holes::Anywhere;
+            assert_eq!(seen, if may_have_lost { Contact::MayHaveLost } else { Contact::Continues });
             assert_eq!(tracker.step(12, 1, 12), expected, "{holes:?}");
         }
     }
@@ -426,29 +360,29 @@ mod tests {
     #[test]
     fn a_regression_is_followed_by_a_fresh_start() {
         let mut tracker = reader_at(10, Holes::Never);
-        assert_eq!(tracker.contact(sight(1, 30), Instant::now()), Contact::Continues);
+        assert_eq!(tracker.contact(state(1, 30), Instant::now()), Contact::Continues);
         assert_eq!(tracker.step(10, 1, 999), Step::Regressed);
-        assert_eq!(tracker.contact(sight(1, 30), Instant::now()), Contact::Fresh(Why::Regressed));
+        assert_eq!(tracker.contact(state(1, 30), Instant::now()), Contact::Fresh(Why::Regressed));
         assert_eq!(tracker.step(1, 1, 1), Step::Deliver);
-        assert_eq!(tracker.contact(sight(1, 30), Instant::now()), Contact::Continues);
+        assert_eq!(tracker.contact(state(1, 30), Instant::now()), Contact::Continues);
     }
 
     #[test]
     fn an_aged_stream_is_read_from_its_first_message() {
         let mut tracker = Tracker::default();
         assert_eq!(
-            tracker.contact(sight(5_000, 4_999), Instant::now()),
+            tracker.contact(state(5_000, 4_999), Instant::now()),
             Contact::Fresh(Why::First)
         );
-        assert_eq!(tracker.contact(sight(5_000, 5_001), Instant::now()), Contact::Continues);
+        assert_eq!(tracker.contact(state(5_000, 5_001), Instant::now()), Contact::Continues);
         assert_eq!(tracker.start(), Some(5_000));
         assert_eq!(tracker.step(5_000, 1, 1), Step::Deliver);
         let mut tracker = Tracker::default();
         assert_eq!(
-            tracker.contact(sight(5_000, 5_100), Instant::now()),
+            tracker.contact(state(5_000, 5_100), Instant::now()),
             Contact::Fresh(Why::First)
         );
-        let again = tracker.contact(sight(5_001, 5_100), Instant::now());
+        let again = tracker.contact(state(5_001, 5_100), Instant::now());
         assert_eq!(again, Contact::Fresh(Why::First), "there was no consumer at first");
         assert_eq!(tracker.step(5_003, 1, 1), Step::DeliverAsFirst, "three aged while starting");
         assert_eq!(tracker.step(5_005, 2, 1), Step::DeliverAfterLoss);
@@ -474,7 +408,7 @@ mod tests {
     fn messages_that_cannot_be_read_are_stepped_over() {
         let mut tracker = reader_at(10, Holes::Never);
         tracker.skip_to(11);
-        assert_eq!(tracker.contact(sight(1, 20), Instant::now()), Contact::Continues);
+        assert_eq!(tracker.contact(state(1, 20), Instant::now()), Contact::Continues);
         assert_eq!(tracker.start(), Some(12));
         assert_eq!(tracker.step(12, 1, 12), Step::Deliver);
     }

@@ -1,33 +1,22 @@
-//! The admin port: metrics in Prometheus' text format, for operators and not for the public.
+//! The admin port: its listening socket and what stands at which path. It is for operators, not
+//! for the public.
 //!
-//! It reads the reports that the shards make once per tick and stops nobody. Bounds: axum serves
-//! one request per connection at a time; a scrape costs a look at each shard's report.
+//! Bounds: axum serves one request per connection at a time; a scrape copies each shard's report, and
+//! asks the allocator, whose answer may stop shards, once a minute at most.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
 use super::metrics;
-use crate::ingest::SourceReport;
-use crate::shard::Census;
-
-/// What the admin port tells of.
-#[derive(Debug, Clone)]
-pub struct AdminState {
-    /// The shards' reports.
-    pub census: Arc<Census>,
-    /// The source's report.
-    pub source: Arc<SourceReport>,
-    /// The budget of a connection, in bytes.
-    pub connection_budget_bytes: usize,
-}
+use super::state::AdminState;
 
 /// The admin address cannot be listened on. The configuration's fault.
 #[derive(Debug, thiserror::Error)]
@@ -44,11 +33,11 @@ pub struct AdminError {
 
 /// The listening socket of the admin port.
 #[derive(Debug)]
-pub struct Admin {
+pub struct AdminServer {
     listener: std::net::TcpListener,
 }
 
-impl Admin {
+impl AdminServer {
     /// Listens on `addr`; port 0 lets the kernel choose one.
     ///
     /// # Errors
@@ -72,10 +61,9 @@ impl Admin {
     pub fn spawn(self, state: AdminState) -> io::Result<()> {
         let addr = self.listener.local_addr()?;
         let listener = TcpListener::from_std(self.listener)?;
-        let router = Router::new().route("/metrics", get(scrape)).with_state(state);
         tracing::info!(%addr, "metrics on the admin port");
         tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
+            if let Err(error) = axum::serve(listener, routes(state)).await {
                 tracing::error!(%error, "the admin port ended");
             }
         });
@@ -83,7 +71,18 @@ impl Admin {
     }
 }
 
-async fn scrape(State(state): State<AdminState>) -> Response {
+/// The query that has the allocator asked now: to look into memory by hand. It may stop shards, so
+/// nothing that scrapes regularly should send it.
+const HEAP_NOW: &str = "heap=now";
+
+fn routes(state: AdminState) -> Router {
+    Router::new().route("/metrics", get(scrape)).with_state(state)
+}
+
+async fn scrape(State(state): State<AdminState>, RawQuery(query): RawQuery) -> Response {
+    if query.as_deref() == Some(HEAP_NOW) {
+        state.memory.read_heap(Instant::now());
+    }
     match metrics::render(&state) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => {

@@ -1,6 +1,6 @@
-//! Looks at a stream and its consumer while they are read: one at a time, beside the reading.
+//! Probes: asks a stream and its consumer what they hold, beside the reading.
 //!
-//! Bounds: one look is under way, of three requests; the next begins [`INTERVAL`] after it ended.
+//! Bounds: one probe at a time, of three requests. The next begins [`INTERVAL`] after it ended.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use crate::ingest::continuity::Look;
+use crate::ingest::continuity::Probe;
 use crate::ingest::stream::{StreamError, call};
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where a reader is when it looks.
+/// How far a reader has come when it asks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrived {
     /// The highest stream sequence that has come.
@@ -26,34 +26,35 @@ pub(super) struct Arrived {
     pub(super) consumer: u64,
 }
 
-/// Looks in the background.
-pub(super) struct Looks {
-    under_way: Option<BoxFuture<'static, Result<Look, StreamError>>>,
+/// Probes in the background.
+pub(super) struct Probes {
+    under_way: Option<BoxFuture<'static, Result<Probe, StreamError>>>,
     due: Instant,
 }
 
-impl Looks {
+impl Probes {
     pub(super) fn new() -> Self {
         Self { under_way: None, due: Instant::now() }
     }
 
     pub(super) fn begin(
         &mut self,
-        look: impl Future<Output = Result<Look, StreamError>> + Send + 'static,
+        probe: impl Future<Output = Result<Probe, StreamError>> + Send + 'static,
     ) {
-        self.under_way = Some(look.boxed());
+        self.under_way = Some(probe.boxed());
     }
 
-    /// Waits for the look that is under way; if there is none, until one is due, and is `None`.
-    pub(super) async fn next(&mut self) -> Option<Result<Look, StreamError>> {
-        let Some(look) = &mut self.under_way else {
+    /// Waits for the probe that is under way. If there is none, waits until one is due and returns
+    /// `None`.
+    pub(super) async fn next(&mut self) -> Option<Result<Probe, StreamError>> {
+        let Some(probe) = &mut self.under_way else {
             tokio::time::sleep_until(self.due).await;
             return None;
         };
-        let look = look.await;
+        let probe = probe.await;
         self.under_way = None;
         self.due = Instant::now() + INTERVAL;
-        Some(look)
+        Some(probe)
     }
 }
 
@@ -61,12 +62,12 @@ impl Looks {
 ///
 /// # Errors
 /// Why one of them did not answer; [`StreamError::Missing`] if the stream is another one now.
-pub(super) async fn look(
+pub(super) async fn probe(
     context: Context,
     consumer: Consumer<Config>,
     created_nanos: i128,
     arrived: Arrived,
-) -> Result<Look, StreamError> {
+) -> Result<Probe, StreamError> {
     let asked = std::time::Instant::now();
     let subject = format!("STREAM.INFO.{}", consumer.cached_info().stream_name);
     let before: Info = call(&context, &subject, &()).await?;
@@ -75,7 +76,7 @@ pub(super) async fn look(
     if after.created.unix_timestamp_nanos() != created_nanos {
         return Err(StreamError::Missing);
     }
-    Ok(Look {
+    Ok(Probe {
         asked,
         read_to: arrived.stream,
         last: before.state.last_sequence,
