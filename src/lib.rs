@@ -11,22 +11,29 @@
 //!  own listener, connections, subscriptions, recent log, timers
 //! ```
 //!
-//! Data goes down only: source, event, queue, shard, connection, socket. Who may use whom:
+//! Data goes down only: source, event, queue, shard, connection, socket. Each room may use the rooms
+//! named behind it; `tests/architecture.rs` reads this table and holds the imports against it.
 //!
 //! ```text
-//! runtime   everything: the composition root
-//! config    the settings types of the others
-//! admin     the admin port: reports of shard and ingest, and control's figures of the process
-//! control   the machine and what the process uses of it, signals, logs, doctor
-//! net       shard, feed; the only code with glommio's sockets; no rules
-//! ingest    feed, event, channel, load; the only code that knows NATS and other backends
-//! load      shard's census, event; how near its limits the process is; knows no source
-//! shard     protocol, event, channel, feed's items; pure: no IO, no clock, no runtime
-//! protocol  event, channel; pure
-//! feed      event; where source and shards meet
-//! shard_command  nothing: what other threads ask of a shard, and its answers
+//! clock     nothing: time as a value
 //! heap      nothing: the arithmetic of memory
-//! tail      nothing of the server: it is a client
+//! position  nothing: where a message stands in the stream
+//! channel   nothing: names and patterns
+//! secret    nothing: what no log may show
+//! retry     nothing: how long to wait before the next try
+//! tail      nothing: it is a client, and shares no code with the server
+//! shard_command  nothing: what other threads ask of a shard, and its answers
+//! protocol  channel, heap, position: bytes to values and back, pure
+//! event     heap, position, protocol: one published message, encoded once
+//! feed      event, position: where threads meet
+//! shard     channel, clock, event, feed, heap, position, protocol: the rules of one core, pure
+//! load      event, retry, shard: how near its limits the process is
+//! ingest    channel, clock, event, feed, load, position, retry, secret: knows NATS and backends
+//! net       clock, feed, heap, shard, shard_command: the only code with glommio's sockets, no rules
+//! admin     event, feed, ingest, load, protocol, shard: the admin port
+//! config    channel, ingest, load, net, protocol, secret, shard: settings to the others' types
+//! control   config: the machine, signals, logs, doctor
+//! runtime   everything: the composition root
 //! ```
 
 pub mod admin;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failure here is a failed test")]
 
+mod modules;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -137,4 +139,59 @@ fn no_shortcuts_outside_tests() {
             assert!(!code.contains(word), "src/{name} has {word}: {instead}");
         }
     }
+}
+
+#[test]
+fn rooms_use_only_the_rooms_that_the_table_names() {
+    let table = modules::arrows();
+    let modules = modules::read();
+    for (module, used) in &modules {
+        let room = &module[0];
+        let allowed = table.get(room).unwrap_or_else(|| panic!("src/lib.rs names no room {room}"));
+        for target in used {
+            let other = &target[0];
+            let is_allowed =
+                other == room || allowed.iter().any(|it| it == other || it == "everything");
+            let module = module.join("::");
+            assert!(
+                is_allowed,
+                "{module} uses {other}: move the type down, or name the arrow in src/lib.rs"
+            );
+        }
+    }
+    for room in table.keys() {
+        assert!(
+            modules.keys().any(|module| module[0] == *room),
+            "there is no room {room} any more"
+        );
+    }
+}
+
+#[test]
+fn no_module_needs_itself() {
+    let circles = modules::circles(&modules::read());
+    assert!(circles.is_empty(), "move what ties them down: {circles:?}");
+}
+
+#[test]
+fn a_type_has_one_owner() {
+    for (name, files) in modules::impl_files() {
+        assert!(
+            files.len() <= 2,
+            "impl {name} stands in {files:?}: give its parts types of their own"
+        );
+    }
+}
+
+#[test]
+fn the_readers_of_the_sources_see_what_is_there() {
+    let text =
+        "use super::{a::{B, c::D as E}, f};\nfn g() { crate::h::I::j(); }\n// use crate::no;";
+    let mut paths = modules::paths(text);
+    paths.sort_unstable();
+    assert_eq!(paths, ["crate::h::I::j", "super::a::B", "super::a::c::D", "super::f"]);
+    let graph = [("a", vec!["b"]), ("b", vec!["c"]), ("c", vec!["a"]), ("d", vec!["a"])];
+    let module = |name: &str| vec![name.to_owned()];
+    let graph = graph.map(|(from, to)| (module(from), to.into_iter().map(module).collect()));
+    assert_eq!(modules::circles(&graph.into()).len(), 1);
 }

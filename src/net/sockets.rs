@@ -15,12 +15,16 @@ use std::time::Duration;
 use rustix::net::{RecvFlags, SendFlags, SocketAddrAny, SocketFlags, acceptfrom_with, recv, send};
 use socket2::{SockRef, Socket};
 
+use super::doorbell::Doorbell;
 use super::ring::{Ready, Ring, Signal};
 use crate::heap::allocation_bytes;
 use crate::shard::{Census, ConnId, Wire};
 
 /// The token of the listening socket, which is no connection's: no table is that long.
 const LISTENER: u64 = u32::MAX as u64;
+
+/// The token of the doorbell.
+const DOORBELL: u64 = LISTENER - 1;
 
 /// Bits of a connection's generation that are part of its token; the ring needs the rest.
 const GENERATION_BITS: u32 = 30;
@@ -53,6 +57,7 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) struct Sockets {
     ring: Ring,
+    doorbell: Arc<Doorbell>,
     listener: Option<Socket>,
     /// The kernel may have connections that nobody has accepted yet.
     may_accept: bool,
@@ -75,12 +80,15 @@ impl Sockets {
         sockets_max: u64,
     ) -> io::Result<(Self, Signal)> {
         listener.set_nonblocking(true)?;
+        let doorbell = Arc::new(Doorbell::new()?);
         let mut ring = Ring::new()?;
         ring.watch(listener.as_raw_fd(), LISTENER)?;
-        ring.look()?;
+        ring.watch(doorbell.as_raw_fd(), DOORBELL)?;
+        ring.poll_completions()?;
         let signal = ring.signal()?;
         let sockets = Self {
             ring,
+            doorbell,
             listener: Some(listener),
             may_accept: true,
             slots: Vec::new(),
@@ -92,12 +100,42 @@ impl Sockets {
         Ok((sockets, signal))
     }
 
-    /// Looks what has become ready; [`Self::next_event`] tells.
+    /// Submits and closes what was queued and collects what has become ready;
+    /// [`Self::next_event`] tells.
     ///
     /// # Errors
     /// The kernel refused, which it does only to a process that is out of memory.
-    pub(super) fn look(&mut self) -> io::Result<()> {
-        self.ring.look()
+    pub(super) fn poll_ready(&mut self) -> io::Result<()> {
+        self.ring.poll_completions()
+    }
+
+    /// As [`Self::poll_ready`], and sleeps in the ring until a socket is ready or the doorbell
+    /// rings, for `at_most` so long.
+    ///
+    /// # Errors
+    /// The kernel refused, which it does only to a process that is out of memory.
+    pub(super) fn doze(&mut self, at_most: Duration) -> io::Result<()> {
+        self.ring.wait(at_most)
+    }
+
+    /// What another thread wakes this one with.
+    pub(super) fn doorbell(&self) -> &Arc<Doorbell> {
+        &self.doorbell
+    }
+
+    /// Whether something was queued that [`Self::poll_ready`] is to submit.
+    pub(super) fn has_queued(&mut self) -> bool {
+        self.ring.has_queued()
+    }
+
+    /// Whether [`Self::next_event`] has nothing to tell.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.ring.has_ready() && !self.may_accept && self.readable.is_empty()
+    }
+
+    /// Whether the executor may sleep until the ring's [`Signal`] wakes it.
+    pub(super) fn may_park(&mut self) -> bool {
+        self.is_idle() && self.ring.quiet()
     }
 
     /// The next thing to do. A socket that may have more to read is to be put back with
@@ -110,6 +148,13 @@ impl Sockets {
                     if let Some(listener) = self.listener.as_ref().filter(|_| !is_watched) {
                         let fd = listener.as_raw_fd();
                         self.watch(fd, LISTENER);
+                    }
+                }
+                Ready::Readable { token: DOORBELL, is_watched, .. } => {
+                    // Why it rang is found by doing what there is to do.
+                    if !is_watched {
+                        let fd = self.doorbell.as_raw_fd();
+                        self.watch(fd, DOORBELL);
                     }
                 }
                 Ready::Readable { token, has_ended, is_watched } => {
@@ -218,25 +263,25 @@ impl Sockets {
 
     /// Forgets a connection and closes its socket.
     pub(super) fn remove(&mut self, id: ConnId) {
-        let Some(slot) = self.find(id) else { return };
-        let is_blocked = slot.is_blocked;
-        if let Err(error) = self.ring.forget(token(id), is_blocked) {
+        if self.find(id).is_none() {
+            return;
+        }
+        let Some(slot) = self.slots[id.index as usize].take() else { return };
+        if let Err(error) = self.ring.forget(slot.fd, token(id), slot.is_blocked) {
             tracing::error!(%error, "cannot cancel the poll of a socket: it stays open");
         }
-        self.slots[id.index as usize] = None;
         self.open -= 1;
         self.census.release_socket();
     }
 
     /// Listens no more: the kernel refuses who comes, and resets whom nobody has accepted.
     pub(super) fn stop_listening(&mut self) {
-        if self.listener.is_none() {
-            return;
-        }
-        if let Err(error) = self.ring.forget(LISTENER, false) {
+        let Some(listener) = self.listener.take() else { return };
+        let forgotten = self.ring.forget(listener.into(), LISTENER, false);
+        // Whoever comes now is to be refused, not when the shard has time.
+        if let Err(error) = forgotten.and_then(|()| self.ring.poll_completions()) {
             tracing::error!(%error, "cannot cancel the poll of the listening socket");
         }
-        self.listener = None;
     }
 
     /// Sockets in the table.

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::doorbell::Sleep;
 use super::sockets::{Event, Sockets};
 use crate::clock::Clock;
 use crate::feed::{FEED_CAPACITY, Feed};
@@ -46,11 +47,18 @@ pub(super) struct Worker {
     pub sockets: RefCell<Sockets>,
     scratch: RefCell<Vec<u8>>,
     clock: Clock,
-    pub is_accept_failing: Cell<bool>,
-    /// Whether a task waits for the connections that are held back.
-    pub is_batching: Cell<bool>,
-    /// Whether a task sends what no event caused.
-    pub is_sending: Cell<bool>,
+    accepting: Cell<Accepting>,
+    pub is_draining: Cell<bool>,
+}
+
+/// Whether connections can be accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accepting {
+    Freely,
+    /// The process has no descriptor or memory for one.
+    Failing,
+    /// The same, and a task will try again.
+    Paused,
 }
 
 impl Worker {
@@ -60,9 +68,8 @@ impl Worker {
             sockets: RefCell::new(sockets),
             scratch: RefCell::new(vec![0; SCRATCH_BYTES]),
             clock,
-            is_accept_failing: Cell::new(false),
-            is_batching: Cell::new(false),
-            is_sending: Cell::new(false),
+            accepting: Cell::new(Accepting::Freely),
+            is_draining: Cell::new(false),
         }
     }
 
@@ -70,21 +77,39 @@ impl Worker {
         self.clock.now()
     }
 
+    /// One step of all that there is to do, with what came from the source; whether there is more.
+    pub fn step(&self, batch: &mut VecDeque<Feed>) -> bool {
+        if !batch.is_empty() {
+            self.publish(batch);
+        }
+        self.release_held();
+        let has_more = self.step_shard();
+        self.serve_sockets() || has_more || !batch.is_empty() || self.shard.borrow().has_work()
+    }
+
     /// Publishes what it can of `batch`.
-    pub fn publish(&self, batch: &mut VecDeque<Feed>) {
+    fn publish(&self, batch: &mut VecDeque<Feed>) {
         self.shard.borrow_mut().publish(batch, self.now(), &mut *self.sockets.borrow_mut());
     }
 
+    /// Has the connections sent to that were held back until now.
+    fn release_held(&self) {
+        let mut shard = self.shard.borrow_mut();
+        if shard.next_due_ms().is_some_and(|due_ms| due_ms <= self.now().monotonic_ms()) {
+            shard.release_held(self.now());
+        }
+    }
+
     /// Does a part of what the shard has marked; whether more is left.
-    pub fn step(&self) -> bool {
+    fn step_shard(&self) -> bool {
         let mut shard = self.shard.borrow_mut();
         shard.step(SENDS_PER_STEP, self.now(), &mut *self.sockets.borrow_mut())
     }
 
     /// Sees to sockets that are ready; whether more are.
-    pub fn serve_sockets(&self) -> bool {
-        if let Err(error) = self.sockets.borrow_mut().look() {
-            tracing::error!(%error, "cannot look for sockets that are ready");
+    fn serve_sockets(&self) -> bool {
+        if let Err(error) = self.sockets.borrow_mut().poll_ready() {
+            tracing::error!(%error, "cannot ask which sockets are ready");
         }
         let now = self.now();
         for _ in 0..EVENTS_PER_TURN {
@@ -102,6 +127,46 @@ impl Worker {
         true
     }
 
+    /// Sleeps in the ring of the sockets until one is ready, the doorbell rings or a connection
+    /// that is held back is due, for `at_most` so long; whether there can be something to do, or
+    /// will be soon.
+    pub fn doze(&self, at_most: Duration) -> bool {
+        let mut sockets = self.sockets.borrow_mut();
+        let due_ms = self.shard.borrow().next_due_ms();
+        let until_due = due_ms.map(|due_ms| due_ms.saturating_sub(self.now().monotonic_ms()));
+        let at_most = until_due.map_or(at_most, |wait| at_most.min(Duration::from_millis(wait)));
+        if !sockets.doorbell().fall_asleep(Sleep::Doze) {
+            return true;
+        }
+        if let Err(error) = sockets.doze(at_most) {
+            tracing::error!(%error, "cannot wait for sockets");
+        }
+        sockets.doorbell().wake_up() || !sockets.is_idle() || due_ms.is_some()
+    }
+
+    /// Rings for the working task if another task left it something to send or to submit.
+    pub fn hand_over(&self) {
+        let mut sockets = self.sockets.borrow_mut();
+        if self.shard.borrow().has_work() || sockets.has_queued() || !sockets.is_idle() {
+            sockets.doorbell().ring();
+        }
+    }
+
+    /// Whether accepting has just failed: the caller is to see to [`Self::accept_again`].
+    pub fn pauses_accepting(&self) -> bool {
+        let is_failing = self.accepting.get() == Accepting::Failing;
+        if is_failing {
+            self.accepting.set(Accepting::Paused);
+        }
+        is_failing
+    }
+
+    /// Tries to accept what was left.
+    pub fn accept_again(&self) {
+        self.accepting.set(Accepting::Freely);
+        self.sockets.borrow_mut().accept_later();
+    }
+
     /// Accepts what the kernel has; whether that was all.
     fn accept(&self, now: Now) -> bool {
         let mut sockets = self.sockets.borrow_mut();
@@ -113,8 +178,9 @@ impl Worker {
                 }
                 Ok(None) => return true,
                 Err(error) => {
-                    if !self.is_accept_failing.replace(true) {
+                    if self.accepting.get() == Accepting::Freely {
                         tracing::warn!(%error, "cannot accept connections, trying again");
+                        self.accepting.set(Accepting::Failing);
                     }
                     return true;
                 }
@@ -170,6 +236,7 @@ impl Worker {
 
     pub fn begin_drain(&self, window: Duration) {
         self.sockets.borrow_mut().stop_listening();
+        self.is_draining.set(true);
         let window_ms = window.as_millis() as u64;
         self.shard.borrow_mut().begin_drain(window_ms, self.now());
     }
@@ -183,11 +250,15 @@ impl Worker {
     pub async fn shut_down(&self) {
         self.sockets.borrow_mut().stop_listening();
         self.shard.borrow_mut().shut_down(self.now());
-        while self.step() {}
+        self.hand_over();
         let deadline = Instant::now() + SHUT_DOWN_GRACE;
         while self.sockets.borrow().open() > 0 && Instant::now() < deadline {
             glommio::timer::sleep(SHUT_DOWN_POLL).await;
         }
-        self.shard.borrow_mut().abort_all(&mut *self.sockets.borrow_mut());
+        let mut sockets = self.sockets.borrow_mut();
+        self.shard.borrow_mut().abort_all(&mut *sockets);
+        if let Err(error) = sockets.poll_ready() {
+            tracing::error!(%error, "cannot close the last sockets before the process ends");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! world   a seeded run of many clients against a model
+//! drive   what drives the shard: bytes, time, sockets
 //! client  what one of them asked for and has seen
 //! cases   single behaviours, one test each
 //! drain   those of clients that leave
@@ -11,6 +12,7 @@
 mod cases;
 mod client;
 mod drain;
+mod drive;
 mod resume;
 mod world;
 
