@@ -23,6 +23,9 @@ use crate::watch::{self, Server, Usage};
 /// How long the last events may take after the publisher has ended.
 const DRAIN_SECONDS: u32 = 10;
 
+/// Seconds without one connection more after which a ramp has met its ceiling.
+const STALLED_SECONDS: u32 = 15;
+
 /// Set by ctrl-C: the run ends with the report so far.
 pub static IS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -191,8 +194,36 @@ impl<'a> Run<'a> {
         Some(ServerSample { cpu_us, rss_bytes: newest.rss_bytes })
     }
 
+    /// Connects at the rate, until every client is subscribed or has given up, or nobody gets
+    /// through any more; false if ctrl-C was pressed.
+    pub fn ramp(&mut self, rate: f64) -> bool {
+        self.tell(Command::Ramp { clients: self.clients, rate });
+        let goes_on = self.connect();
+        self.end_ramp();
+        goes_on
+    }
+
+    fn connect(&mut self) -> bool {
+        let mut best = 0;
+        let mut stalled_seconds = 0;
+        loop {
+            if !self.second() {
+                return false;
+            }
+            let now = self.now();
+            if now.subscribed + now.given_up >= self.clients as u64 {
+                return true;
+            }
+            stalled_seconds = if now.subscribed > best { 0 } else { stalled_seconds + 1 };
+            best = best.max(now.subscribed);
+            if stalled_seconds > STALLED_SECONDS {
+                return true;
+            }
+        }
+    }
+
     /// What was measured so far was the ramp; the totals of CPU begin here.
-    pub fn end_ramp(&mut self) {
+    fn end_ramp(&mut self) {
         let totals = &mut self.data.totals;
         totals.ramp = Ramp {
             elapsed_ms: self.began.elapsed().as_millis() as u64,
@@ -200,6 +231,11 @@ impl<'a> Run<'a> {
             client_cpu_us: std::mem::take(&mut totals.client_cpu_us),
             server_cpu_us: totals.server_cpu_us.take(),
         };
+    }
+
+    /// Goes on for so long; false if ctrl-C was pressed.
+    pub fn hold(&mut self, duration: Duration) -> bool {
+        (0..duration.as_secs()).all(|_| self.second())
     }
 
     /// Counts and CPU up to the newest sample, to compare two moments of a run.

@@ -9,9 +9,6 @@ use crate::run::{Mark, Run};
 use crate::settings::{Scenario, Settings};
 use crate::{floor, preflight};
 
-/// Seconds without one connection more after which a ramp has met its ceiling.
-const STALLED_SECONDS: u32 = 15;
-
 /// Seconds that a storm may take.
 const STORM_SECONDS: u32 = 60;
 
@@ -39,7 +36,7 @@ fn run_one(settings: &Settings, clients: usize) -> Result<RunData, String> {
     };
     let checked = preflight::look(settings, clients + hostile)?;
     let mut run = Run::prepare(settings, clients, checked)?;
-    let mut goes_on = ramp(&mut run, settings.arguments.ramp_rate);
+    let mut goes_on = run.ramp(settings.arguments.ramp_rate);
     let (mut storm, mut loris) = (None, None);
     if goes_on && settings.arguments.scenario != Scenario::Capacity {
         run.start_publisher()?;
@@ -48,19 +45,19 @@ fn run_one(settings: &Settings, clients: usize) -> Result<RunData, String> {
         (Scenario::Fanout, Some(factor)) if goes_on => steps(&mut run, settings, factor),
         (Scenario::Storm, _) if goes_on => {
             // Some deliveries before it, so that what follows is a difference.
-            goes_on = hold(&mut run, Duration::from_secs(3));
+            goes_on = run.hold(Duration::from_secs(3));
             if goes_on {
                 let (data, went_on) = storm_of(&mut run, settings);
                 storm = Some(data);
                 goes_on = went_on;
             }
             if goes_on {
-                hold(&mut run, settings.duration);
+                run.hold(settings.duration);
             }
         }
         (Scenario::Loris, _) if goes_on => loris = Some(loris_of(&mut run, settings)?),
         _ if goes_on => {
-            hold(&mut run, settings.duration);
+            run.hold(settings.duration);
         }
         _ => {}
     }
@@ -68,38 +65,6 @@ fn run_one(settings: &Settings, clients: usize) -> Result<RunData, String> {
     let mut data = run.finish(storm);
     data.loris = loris;
     Ok(data)
-}
-
-/// Connects at the rate, until every client is subscribed or has given up, or nobody gets through any more.
-pub fn ramp(run: &mut Run<'_>, rate: f64) -> bool {
-    run.tell(Command::Ramp { clients: run.clients, rate });
-    let goes_on = connect(run);
-    run.end_ramp();
-    goes_on
-}
-
-fn connect(run: &mut Run<'_>) -> bool {
-    let mut best = 0;
-    let mut stalled_seconds = 0;
-    loop {
-        if !run.second() {
-            return false;
-        }
-        let now = run.now();
-        if now.subscribed + now.given_up >= run.clients as u64 {
-            return true;
-        }
-        stalled_seconds = if now.subscribed > best { 0 } else { stalled_seconds + 1 };
-        best = best.max(now.subscribed);
-        if stalled_seconds > STALLED_SECONDS {
-            return true;
-        }
-    }
-}
-
-/// Goes on for so long; false if ctrl-C was pressed.
-pub fn hold(run: &mut Run<'_>, duration: Duration) -> bool {
-    (0..duration.as_secs()).all(|_| run.second())
 }
 
 /// Raises the rate until a step does not hold.
@@ -115,7 +80,7 @@ fn steps(run: &mut Run<'_>, settings: &Settings, factor: f64) {
             return;
         }
         let before = run.mark();
-        if !hold(run, Duration::from_secs(arguments.step_seconds)) {
+        if !run.hold(Duration::from_secs(arguments.step_seconds)) {
             return;
         }
         let step = step(&before, &run.mark(), settings, (rate, run.clients));
@@ -156,12 +121,12 @@ fn step(before: &Mark, after: &Mark, settings: &Settings, (rate, clients): (f64,
 /// Measures the ordinary clients alone, and then beside hostile ones.
 fn loris_of(run: &mut Run<'_>, settings: &Settings) -> Result<LorisData, String> {
     let began = run.mark();
-    let goes_on = hold(run, settings.duration);
+    let goes_on = run.hold(settings.duration);
     let alone = run.mark();
     let mut kinds = Vec::new();
     if goes_on {
         let loris = Loris::start(settings)?;
-        hold(run, settings.duration);
+        run.hold(settings.duration);
         kinds = loris.end();
     }
     let latency_without = began.latency_until(&alone);

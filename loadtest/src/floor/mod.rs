@@ -19,7 +19,6 @@ use std::time::Duration;
 use crate::data::{FloorData, FloorRate, FloorRound, FloorSide, RunData};
 use crate::preflight::{self, Checked};
 use crate::run::{Mark, Run};
-use crate::scenario::{hold, ramp};
 use crate::settings::Settings;
 use crate::ws::frame::server_header_bytes;
 use crate::ws::handshake::Target;
@@ -89,7 +88,7 @@ fn measure_server(
     let mut settings = settings.clone();
     settings.arguments.rate = events_per_s;
     let mut run = Run::prepare(&settings, clients, checked.clone())?;
-    let goes_on = ramp(&mut run, settings.arguments.ramp_rate);
+    let goes_on = run.ramp(settings.arguments.ramp_rate);
     run.start_publisher()?;
     let side = window(&mut run, goes_on, settings.duration);
     run.drain();
@@ -112,7 +111,7 @@ fn measure_bare(
     (arguments.server_pid, arguments.bearer) = (Some(sender.pid()), None);
     arguments.compress = false;
     let mut run = Run::prepare(&settings, clients, checked.clone())?;
-    let goes_on = ramp(&mut run, settings.arguments.ramp_rate);
+    let goes_on = run.ramp(settings.arguments.ramp_rate);
     sender.begin(events_per_s, frame_bytes)?;
     let side = window(&mut run, goes_on, settings.duration);
     let sent = sender.end()?;
@@ -122,11 +121,11 @@ fn measure_bare(
 
 /// Measures for `duration`, after the warm-up.
 fn window(run: &mut Run<'_>, goes_on: bool, duration: Duration) -> FloorSide {
-    if !goes_on || !hold(run, WARM_UP) {
+    if !goes_on || !run.hold(WARM_UP) {
         return FloorSide::default();
     }
     let before = run.mark();
-    hold(run, duration);
+    run.hold(duration);
     side(&before, &run.mark())
 }
 

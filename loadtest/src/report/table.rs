@@ -5,7 +5,7 @@ use hdrhistogram::Histogram;
 use super::figures::{Figures, figures};
 use super::grid::Grid;
 use super::{floor, loris, unit};
-use crate::data::{FailureCount, Percentiles, Ramp, RunData, Step, StormData};
+use crate::data::{FailureCount, Ramp, RunData, Step, StormData};
 
 /// The report for a terminal.
 pub fn table(data: &RunData) -> String {
@@ -189,11 +189,6 @@ fn percentiles(histogram: &Histogram<u64>) -> String {
     )
 }
 
-/// Percentiles of a step.
-pub fn short_percentiles(latency: &Percentiles) -> [String; 3] {
-    [latency.p50_us, latency.p99_us, latency.max_us].map(|us| unit::time_us(us as f64))
-}
-
 fn storm(out: &mut String, storm: Option<&StormData>) {
     if let Some(storm) = storm {
         section(out, "reconnect storm", &storm_rows(storm));
@@ -232,7 +227,7 @@ fn steps(out: &mut String, steps: &[Step]) {
         "published", "wanted/s", "received/s", "p50", "p99", "server", "missing"
     ));
     for step in steps {
-        let [p50, p99, _] = short_percentiles(&step.latency);
+        let [p50, p99, _] = unit::short_percentiles(&step.latency);
         out.push_str(&format!(
             "  {:>9}  {:>12}  {:>12}  {p50:>9}  {p99:>9}  {:>9}  {:>8}  {}\n",
             format!("{}/s", unit::quantity(step.rate)),
