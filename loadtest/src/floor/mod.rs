@@ -1,4 +1,5 @@
-//! What a delivery costs at least on this machine, and what it costs the server, in the same run.
+//! Measures in the same run what a delivery costs at least on this machine, and what it costs the
+//! server.
 //!
 //! ```text
 //! mod     alternates both, and computes the ratio
@@ -25,7 +26,7 @@ use crate::ws::handshake::Target;
 
 use child::BareSender;
 
-/// Until queues, caches and clocks of the cores are as they stay.
+/// The time until queues, caches and the clocks of the cores are steady.
 const WARM_UP: Duration = Duration::from_secs(2);
 
 /// Measures every rate, in rounds.
@@ -33,9 +34,9 @@ const WARM_UP: Duration = Duration::from_secs(2);
 /// # Errors
 /// Why it could not begin or go on.
 pub fn run(settings: &Settings, clients: usize) -> Result<RunData, String> {
-    let checked = preflight::look(settings, clients)?;
-    let places = clients * settings.subscriptions.min(settings.channels.len());
-    let per_event = places as f64 / settings.channels.len() as f64;
+    let checked = preflight::examine(settings, clients)?;
+    let subscriptions = clients * settings.subscriptions.min(settings.channels.len());
+    let per_event = subscriptions as f64 / settings.channels.len() as f64;
     let mut whole: Option<RunData> = None;
     let mut floor = FloorData::default();
     for &deliveries_wanted_per_s in &settings.arguments.delivery_rates {

@@ -1,6 +1,6 @@
-//! Text as part of a page. It knows nothing of what is shown.
+//! Text as part of a page. This file knows nothing of what is shown.
 
-/// Text that is no markup.
+/// The text with every character escaped that would be markup.
 pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -12,7 +12,7 @@
 //! chart    a chart as SVG
 //! series   the samples as a chart's lines
 //! page     the page's style and script
-//! markup   text that is no markup
+//! markup   escapes text
 //! ```
 //!
 //! Bounds: a chart has at most [`chart::POINTS_MAX`] points per line, whatever the run's length.

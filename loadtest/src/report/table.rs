@@ -22,7 +22,7 @@ pub fn table(data: &RunData) -> String {
     out
 }
 
-/// What only some scenarios have.
+/// The tables that only some scenarios have.
 pub fn grids(data: &RunData) -> Vec<Grid> {
     let floor = data.floor.as_ref().map(floor::grid);
     floor.into_iter().chain(data.loris.as_ref().map(loris::grid)).collect()
@@ -59,7 +59,7 @@ fn section(out: &mut String, title: &str, rows: &Rows) {
     }
 }
 
-/// Name and value of what connections did.
+/// The rows about connections.
 pub fn connections(data: &RunData, computed: &Figures) -> Rows {
     let totals = &data.totals;
     let rate = computed.success_rate.map_or("-".into(), percent);
@@ -85,7 +85,7 @@ pub fn percent(share: f64) -> String {
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// Name and value of what clients received.
+/// The rows about deliveries.
 pub fn deliveries(data: &RunData, computed: &Figures) -> Rows {
     let totals = &data.totals;
     vec![
@@ -112,7 +112,7 @@ pub fn deliveries(data: &RunData, computed: &Figures) -> Rows {
     ]
 }
 
-/// Name and value of what it took.
+/// The rows about CPU and memory.
 pub fn cost(data: &RunData, computed: &Figures) -> Rows {
     let each = |us: Option<f64>| {
         us.map_or(String::new(), |us| format!(", {} per delivery", unit::time_us(us)))
@@ -195,7 +195,7 @@ fn storm(out: &mut String, storm: Option<&StormData>) {
     }
 }
 
-/// What became of a storm.
+/// The rows about a storm.
 pub fn storm_rows(storm: &StormData) -> Vec<(&'static str, String)> {
     vec![
         ("back", format!("{} of {}", unit::count(storm.returned), unit::count(storm.dropped))),
