@@ -8,10 +8,10 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use flate2::{Compress, Compression, FlushCompress};
-use odin_ws::position::{Incoming, Position, StreamPos};
-use odin_ws::protocol::deflate::Deflater;
-use odin_ws::protocol::envelope::encode_tail;
-use odin_ws::protocol::inflate::{InflateLimits, Inflater};
+use odin_ws::testing::Deflater;
+use odin_ws::testing::encode_tail;
+use odin_ws::testing::{Incoming, Position, StreamPos};
+use odin_ws::testing::{InflateLimits, Inflater};
 
 const LEVELS: [u32; 4] = [1, 3, 6, 9];
 const SIZES: [usize; 2] = [600, 800];

@@ -11,16 +11,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use odin_ws::channel::Pattern;
-use odin_ws::event::Event;
-use odin_ws::feed::Feed;
-use odin_ws::position::{Incoming, Position, StreamPos};
-use odin_ws::protocol::extension::Compression;
-use odin_ws::protocol::frame::{HEADER_BYTES_MAX, Opcode, put_header};
-use odin_ws::shard::ClientLimits;
-use odin_ws::shard::{
+use odin_ws::testing::ClientLimits;
+use odin_ws::testing::Compression;
+use odin_ws::testing::Event;
+use odin_ws::testing::Feed;
+use odin_ws::testing::Pattern;
+use odin_ws::testing::{
     Census, ConnId, Limits, Mode, Now, Shard, ShardSettings, SubscriptionIndex, Wire,
 };
+use odin_ws::testing::{HEADER_BYTES_MAX, Opcode, put_header};
+use odin_ws::testing::{Incoming, Position, StreamPos};
 
 const CHANNEL: &str = "odin.token.BTC.trade";
 

@@ -140,7 +140,7 @@ impl fmt::Debug for Pattern {
 /// `…token.{SYMBOL}.{kind}` is `token_{kind}`, `…global.…` is `global_update`, the older
 /// hierarchy `…tokens.{id}.{kind}` is `{kind}:update`; anything else is its last two tokens
 /// joined by a colon (`odin.system.health` is `system:health`).
-pub fn event_type_of(subject: &str) -> String {
+pub(crate) fn event_type_of(subject: &str) -> String {
     let tokens: Vec<&str> = subject.split('.').collect();
     for (index, token) in tokens.iter().enumerate().take(2) {
         match (*token, &tokens[index + 1..]) {

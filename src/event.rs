@@ -127,6 +127,6 @@ static PAYLOAD_BYTES: AtomicUsize = AtomicUsize::new(0);
 
 /// Bytes of heap that the events take that anything in the process still holds: logs, newest
 /// events, replay rings and queues of all shards share them.
-pub fn payload_bytes() -> usize {
+pub(crate) fn payload_bytes() -> usize {
     PAYLOAD_BYTES.load(Ordering::Relaxed)
 }

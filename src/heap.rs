@@ -5,7 +5,7 @@
 
 /// Bytes that glibc takes from its heap for an allocation of `bytes`: a header of 8, rounded up
 /// to 16, at least 32 (malloc's MINSIZE on 64-bit machines); nothing for no allocation.
-pub const fn allocation_bytes(bytes: usize) -> usize {
+pub(crate) const fn allocation_bytes(bytes: usize) -> usize {
     if bytes == 0 {
         return 0;
     }
@@ -15,7 +15,7 @@ pub const fn allocation_bytes(bytes: usize) -> usize {
 
 /// Bytes of a hash table of the standard library with this capacity: a power of two of buckets,
 /// seven eighths of them usable, each with a control byte, and a group of 16 control bytes more.
-pub const fn table_bytes(capacity: usize, entry_bytes: usize) -> usize {
+pub(crate) const fn table_bytes(capacity: usize, entry_bytes: usize) -> usize {
     let buckets = match capacity {
         0 => return 0,
         1..=3 => 4,

@@ -36,22 +36,49 @@
 //! runtime   everything: the composition root
 //! ```
 
-pub mod admin;
-pub mod channel;
-pub mod clock;
+#![warn(unreachable_pub)]
+
+mod admin;
+mod channel;
+mod clock;
 pub mod config;
 pub mod control;
-pub mod event;
-pub mod feed;
-pub mod heap;
+mod event;
+mod feed;
+mod heap;
 pub mod ingest;
-pub mod load;
-pub mod net;
-pub mod position;
-pub mod protocol;
+mod load;
+mod net;
+mod position;
+mod protocol;
 mod retry;
 pub mod runtime;
-pub mod secret;
-pub mod shard;
-pub mod shard_command;
+mod secret;
+mod shard;
+mod shard_command;
 pub mod tail;
+
+/// What benchmarks, fuzz targets and tests reach inside for; no part of any interface.
+#[doc(hidden)]
+pub mod testing {
+    pub use crate::channel::Pattern;
+    pub use crate::event::Event;
+    pub use crate::feed::{FEED_CAPACITY, Feed, FeedReceiver, SourceStatus, feed};
+    pub use crate::load::PressureLimits;
+    pub use crate::position::{Incoming, Position, StreamPos};
+    pub use crate::protocol::decoder::{DecodeLimits, Decoder, Input};
+    pub use crate::protocol::deflate::{Deflater, STORED_HEADER_BYTES, put_stored_header};
+    pub use crate::protocol::envelope::encode_tail;
+    pub use crate::protocol::error::WireError;
+    pub use crate::protocol::extension::Compression;
+    pub use crate::protocol::frame::{
+        CLIENT_HEADER_BYTES_MAX, HEADER_BYTES_MAX, Opcode, parse_client_header, put_header,
+    };
+    pub use crate::protocol::handshake;
+    pub use crate::protocol::inflate::{InflateLimits, Inflater, RATIO_FREE_BYTES};
+    pub use crate::secret::Secret;
+    pub use crate::shard::{
+        Census, ClientLimits, ConnId, Limits, Mode, Now, Shard, ShardSettings, SubscriptionIndex,
+        Wire,
+    };
+}

@@ -45,7 +45,7 @@ impl fmt::Display for Secret {
 }
 
 /// A URL, valid or not, without what may be credentials: all before the last `@`.
-pub fn redacted_url(text: &str) -> String {
+pub(crate) fn redacted_url(text: &str) -> String {
     let Some((before, host)) = text.rsplit_once('@') else { return text.to_owned() };
     match before.split_once("://") {
         Some((scheme, _)) => format!("{scheme}://***@{host}"),
@@ -54,7 +54,7 @@ pub fn redacted_url(text: &str) -> String {
 }
 
 /// A URL, valid or not, without what may be secret: user, password and the query.
-pub fn redacted_http_url(text: &str) -> String {
+pub(crate) fn redacted_http_url(text: &str) -> String {
     match text.split_once('?') {
         None => redacted_url(text),
         Some((before, "")) => redacted_url(before),

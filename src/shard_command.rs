@@ -12,17 +12,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 /// Commands that wait for a shard: a few requests of the admin port, and what ends the server.
-pub const COMMANDS_MAX: usize = 16;
+pub(crate) const COMMANDS_MAX: usize = 16;
 
 /// How long a command that has to reach the shard waits for a place in its queue.
-pub const DELIVERY_DEADLINE: Duration = Duration::from_secs(1);
+pub(crate) const DELIVERY_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How long an answer is awaited. A shard under load takes up to 50 ms to see a command.
-pub const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
+pub(crate) const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
 
 /// What another thread asks of a shard.
 #[derive(Debug)]
-pub enum ShardCommand {
+pub(crate) enum ShardCommand {
     /// Have `/ready` fail, and serve as before; the answer says that it does.
     Retire(Reply<()>),
     /// Stop listening, and have the clients leave within this time.
@@ -33,7 +33,7 @@ pub enum ShardCommand {
 
 /// Why a command was not carried out, or is not known to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CommandError {
+pub(crate) enum CommandError {
     /// Too many commands wait already.
     #[error("the shard has {COMMANDS_MAX} commands to carry out already, try again later")]
     Full,
@@ -47,24 +47,24 @@ pub enum CommandError {
 
 /// Where the answer to a command goes.
 #[derive(Debug)]
-pub struct Reply<T>(oneshot::Sender<T>);
+pub(crate) struct Reply<T>(oneshot::Sender<T>);
 
 impl<T> Reply<T> {
     /// Answers. If the asker waits no longer, the answer is dropped.
-    pub fn send(self, answer: T) {
+    pub(crate) fn send(self, answer: T) {
         self.0.send(answer).map_or_else(drop, |()| ());
     }
 }
 
 /// The way to one shard, for any thread.
 #[derive(Debug, Clone)]
-pub struct CommandSender(mpsc::Sender<ShardCommand>);
+pub(crate) struct CommandSender(mpsc::Sender<ShardCommand>);
 
 /// A shard's end of its queue.
-pub type CommandReceiver = mpsc::Receiver<ShardCommand>;
+pub(crate) type CommandReceiver = mpsc::Receiver<ShardCommand>;
 
 /// The queue of one shard.
-pub fn command_queue() -> (CommandSender, CommandReceiver) {
+pub(crate) fn command_queue() -> (CommandSender, CommandReceiver) {
     let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
     (CommandSender(sender), receiver)
 }
@@ -75,7 +75,7 @@ impl CommandSender {
     ///
     /// # Errors
     /// The queue is full, the shard has ended, or it does not answer.
-    pub async fn ask<T>(
+    pub(crate) async fn ask<T>(
         &self,
         question: impl FnOnce(Reply<T>) -> ShardCommand,
     ) -> Result<T, CommandError> {
@@ -94,7 +94,7 @@ impl CommandSender {
     ///
     /// # Errors
     /// The shard has ended, or takes no commands any more.
-    pub async fn deliver(&self, command: ShardCommand) -> Result<(), CommandError> {
+    pub(crate) async fn deliver(&self, command: ShardCommand) -> Result<(), CommandError> {
         match timeout(DELIVERY_DEADLINE, self.0.send(command)).await {
             Ok(sent) => sent.map_err(|_| CommandError::Ended),
             Err(_) => Err(CommandError::Full),

@@ -9,7 +9,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 
 use flate2::{Compress, Compression, FlushCompress};
-use odin_ws::protocol::inflate::{InflateLimits, Inflater};
+use odin_ws::testing::{InflateLimits, Inflater};
 use serde_json::{Value, json};
 use support::Server;
 use support::client::UPGRADE;

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use odin_ws::protocol::deflate::{Deflater, STORED_HEADER_BYTES, put_stored_header};
-use odin_ws::protocol::inflate::{InflateLimits, Inflater};
+use odin_ws::testing::{Deflater, STORED_HEADER_BYTES, put_stored_header};
+use odin_ws::testing::{InflateLimits, Inflater};
 
 const LIMITS: InflateLimits = InflateLimits { output_bytes_max: 1 << 20, ratio_max: 2_000 };
 

@@ -5,12 +5,12 @@ mod support;
 
 use std::path::PathBuf;
 
-use odin_ws::feed::SourceStatus::{Live, Stale};
 use odin_ws::ingest::{
     CORE_SUBJECTS_DEFAULT, ConsumerMode, CoreSettings, JetStreamSettings, NatsSettings, Publisher,
     Source, StreamSettings, run,
 };
-use odin_ws::secret::Secret;
+use odin_ws::testing::Secret;
+use odin_ws::testing::SourceStatus::{Live, Stale};
 use support::jwt::Trust;
 use support::nats::NatsServer;
 use support::source::{RunningSource, Told, nats_at};

@@ -6,10 +6,10 @@ mod support;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, Context, stream};
-use odin_ws::feed::SourceStatus::{Live, Loading, Stale};
 use odin_ws::ingest::{
     ConsumerMode, DurableSettings, JetStreamSettings, NatsSettings, Source, StreamSettings,
 };
+use odin_ws::testing::SourceStatus::{Live, Loading, Stale};
 use support::nats::NatsServer;
 use support::source::{RunningSource, Told, epochs, nats_at, positions};
 

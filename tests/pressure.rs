@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, Context};
 use futures_util::TryStreamExt as _;
-use odin_ws::feed::{FEED_CAPACITY, Feed, FeedReceiver, feed};
 use odin_ws::ingest::{
     ConsumerMode, DurableSettings, JetStreamSettings, Publisher, Source, StreamSettings, run,
 };
+use odin_ws::testing::{FEED_CAPACITY, Feed, FeedReceiver, feed};
 use serde_json::{Value, json};
 use support::nats::NatsServer;
 use support::source::nats_at;

@@ -10,8 +10,8 @@ use std::process::Stdio;
 use odin_ws::config::values::{Origin, Values};
 use odin_ws::config::{ServerKind, settings};
 use odin_ws::ingest::{CoreSettings, NatsSettings, Source};
-use odin_ws::load::PressureLimits;
 use odin_ws::runtime::{self, Feeding};
+use odin_ws::testing::PressureLimits;
 use support::server::{command, run, wait};
 use support::{Client, Server};
 

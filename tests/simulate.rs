@@ -6,11 +6,11 @@ mod support;
 use std::collections::HashSet;
 
 use async_nats::jetstream;
-use odin_ws::feed::SourceStatus::{Live, Stale};
 use odin_ws::ingest::{
     ConsumerMode, JetStreamSettings, SimSettings, SimulateSettings, Source, StreamSettings,
     simulate,
 };
+use odin_ws::testing::SourceStatus::{Live, Stale};
 use support::nats::NatsServer;
 use support::source::{RunningSource, Told, nats_at};
 use tokio::sync::watch;

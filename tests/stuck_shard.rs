@@ -9,7 +9,7 @@ use std::fs;
 use nix::sys::ptrace;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use odin_ws::feed::FEED_CAPACITY;
+use odin_ws::testing::FEED_CAPACITY;
 use serde_json::{Value, json};
 use support::{Client, Nats, Server};
 

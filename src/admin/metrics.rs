@@ -66,7 +66,7 @@ const SOURCE_COUNTERS: [SourceCounter; 8] = [
 ///
 /// # Errors
 /// A name that Prometheus does not take: our own mistake.
-pub fn render(state: &AdminState) -> prometheus::Result<String> {
+pub(super) fn render(state: &AdminState) -> prometheus::Result<String> {
     let registry = Registry::new();
     registry.register(Box::new(ProcessCollector::for_self()))?;
     let reports: Vec<ShardReport> = state.census.reports().collect();

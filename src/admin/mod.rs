@@ -13,5 +13,5 @@ mod metrics;
 mod server;
 mod state;
 
-pub use server::{AdminError, AdminServer};
-pub use state::AdminState;
+pub(crate) use server::{AdminError, AdminServer};
+pub(crate) use state::AdminState;

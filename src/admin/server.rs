@@ -33,7 +33,7 @@ pub struct AdminError {
 
 /// The listening socket of the admin port.
 #[derive(Debug)]
-pub struct AdminServer {
+pub(crate) struct AdminServer {
     listener: std::net::TcpListener,
 }
 
@@ -42,7 +42,7 @@ impl AdminServer {
     ///
     /// # Errors
     /// If it cannot be had.
-    pub fn listen(addr: SocketAddr) -> Result<Self, AdminError> {
+    pub(crate) fn listen(addr: SocketAddr) -> Result<Self, AdminError> {
         let listen = || {
             let listener = std::net::TcpListener::bind(addr)?;
             listener.set_nonblocking(true)?;
@@ -58,7 +58,7 @@ impl AdminServer {
     ///
     /// # Errors
     /// If the system refuses the socket.
-    pub fn spawn(self, state: AdminState) -> io::Result<()> {
+    pub(crate) fn spawn(self, state: AdminState) -> io::Result<()> {
         let addr = self.listener.local_addr()?;
         let listener = TcpListener::from_std(self.listener)?;
         tracing::info!(%addr, "metrics on the admin port");

@@ -8,7 +8,7 @@ use crate::shard::Census;
 
 /// What the admin port tells of.
 #[derive(Debug, Clone)]
-pub struct AdminState {
+pub(crate) struct AdminState {
     /// The shards' reports.
     pub census: Arc<Census>,
     /// The allocator's figure, which is asked for once a minute at most.

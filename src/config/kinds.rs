@@ -12,14 +12,14 @@ use crate::secret::Secret;
 
 /// A whole number between two bounds, both allowed.
 #[derive(Debug, Clone, Copy)]
-pub struct Number<T> {
+pub(super) struct Number<T> {
     min: T,
     max: T,
 }
 
 impl<T> Number<T> {
     /// From `min` to `max`.
-    pub const fn new(min: T, max: T) -> Self {
+    pub(super) const fn new(min: T, max: T) -> Self {
         Self { min, max }
     }
 }
@@ -47,24 +47,24 @@ impl<T: FromStr + PartialOrd + Display + Copy> Kind for Number<T> {
 
 /// One of several words, each with the value that it stands for.
 #[derive(Debug, Clone, Copy)]
-pub struct Choice<T: 'static> {
+pub(super) struct Choice<T: 'static> {
     options: &'static [(&'static str, T)],
 }
 
 impl<T: Copy + PartialEq> Choice<T> {
     /// One of `options`, at least two of them.
-    pub const fn new(options: &'static [(&'static str, T)]) -> Self {
+    pub(super) const fn new(options: &'static [(&'static str, T)]) -> Self {
         assert!(options.len() > 1, "a choice has at least two options");
         Self { options }
     }
 
     /// The words, in order.
-    pub fn words(&self) -> impl Iterator<Item = &'static str> {
+    pub(super) fn words(&self) -> impl Iterator<Item = &'static str> {
         self.options.iter().map(|(word, _)| *word)
     }
 
     /// The word for a value; empty if there is none.
-    pub fn word(&self, value: T) -> &'static str {
+    pub(super) fn word(&self, value: T) -> &'static str {
         let found = self.options.iter().find(|(_, option)| *option == value);
         found.map_or("", |(word, _)| word)
     }
@@ -96,7 +96,7 @@ impl<T: Copy + PartialEq> Kind for Choice<T> {
 
 /// A duration: a whole number with `ms`, `s`, `m` or `h`; seconds without one.
 #[derive(Debug, Clone, Copy)]
-pub struct Span {
+pub(super) struct Span {
     min: Duration,
     max: Duration,
     range: &'static str,
@@ -104,12 +104,12 @@ pub struct Span {
 
 impl Span {
     /// Any duration, 0 included; `range` says on the settings page what else must hold.
-    pub const fn any(range: &'static str) -> Self {
+    pub(super) const fn any(range: &'static str) -> Self {
         Self { min: Duration::ZERO, max: Duration::MAX, range }
     }
 
     /// 0, or from `min` to `max`; `range` says so in words.
-    pub const fn zero_or(min: Duration, max: Duration, range: &'static str) -> Self {
+    pub(super) const fn zero_or(min: Duration, max: Duration, range: &'static str) -> Self {
         Self { min, max, range }
     }
 }
@@ -154,7 +154,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
 
 /// A yes or no. The flag may stand without a value.
 #[derive(Debug, Clone, Copy)]
-pub struct Switch;
+pub(super) struct Switch;
 
 impl Kind for Switch {
     type Value = bool;
@@ -182,7 +182,7 @@ impl Kind for Switch {
 
 /// An IP address and a port.
 #[derive(Debug, Clone, Copy)]
-pub struct Address {
+pub(super) struct Address {
     /// What one looks like.
     pub example: &'static str,
 }
@@ -209,7 +209,7 @@ impl Kind for Address {
 
 /// Another kind, or the word `off`.
 #[derive(Debug, Clone, Copy)]
-pub struct OrOff<K>(pub K);
+pub(super) struct OrOff<K>(pub K);
 
 impl<K: Kind> Kind for OrOff<K> {
     type Value = Option<K::Value>;
@@ -236,7 +236,7 @@ impl<K: Kind> Kind for OrOff<K> {
 
 /// A text that is taken as it is, and checked by whoever uses it.
 #[derive(Debug, Clone, Copy)]
-pub struct Text;
+pub(super) struct Text;
 
 impl Kind for Text {
     type Value = String;
@@ -256,7 +256,7 @@ impl Kind for Text {
 
 /// Several texts with commas between them.
 #[derive(Debug, Clone, Copy)]
-pub struct List;
+pub(super) struct List;
 
 impl Kind for List {
     type Value = Vec<String>;
@@ -277,7 +277,7 @@ impl Kind for List {
 
 /// The path of a file.
 #[derive(Debug, Clone, Copy)]
-pub struct FilePath;
+pub(super) struct FilePath;
 
 impl Kind for FilePath {
     type Value = PathBuf;
@@ -297,7 +297,7 @@ impl Kind for FilePath {
 
 /// A text that no log may hold: a password, a token, a URL with either.
 #[derive(Debug, Clone, Copy)]
-pub struct SecretText;
+pub(super) struct SecretText;
 
 impl Kind for SecretText {
     type Value = Secret;

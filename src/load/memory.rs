@@ -21,7 +21,7 @@ const READ_EVERY: Duration = Duration::from_secs(60);
 
 /// Measures the memory of this process.
 #[derive(Debug)]
-pub struct MemoryMeter {
+pub(crate) struct MemoryMeter {
     census: Arc<Census>,
     readings: Mutex<Readings>,
 }
@@ -42,24 +42,24 @@ struct Reading {
 
 impl MemoryMeter {
     /// A meter that asks nothing yet.
-    pub fn new(census: Arc<Census>) -> Self {
+    pub(crate) fn new(census: Arc<Census>) -> Self {
         Self { census, readings: Mutex::default() }
     }
 
     /// Bytes in use now: the heap, and what the kernel holds for blocked connections. Not the
     /// resident set, which does not fall when memory is freed.
-    pub fn bytes_in_use(&self, now: Instant) -> usize {
+    pub(crate) fn bytes_in_use(&self, now: Instant) -> usize {
         let (accounted, kernel) = self.accounted();
         self.reading(now).heap_bytes_now(accounted) + kernel
     }
 
     /// Bytes of heap in use by the allocator's own figure, at most [`READ_EVERY`] old.
-    pub fn heap_bytes(&self, now: Instant) -> usize {
+    pub(crate) fn heap_bytes(&self, now: Instant) -> usize {
         self.reading(now).heap_bytes
     }
 
     /// Asks the allocator now, however new its figure is: it may stop shards, see above.
-    pub fn read_heap(&self, now: Instant) {
+    pub(crate) fn read_heap(&self, now: Instant) {
         self.with_readings(|readings| *readings = Readings::default());
         self.reading(now);
     }

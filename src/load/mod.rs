@@ -20,7 +20,9 @@ mod pressure;
 mod usage;
 mod watcher;
 
-pub use level::{Cause, Level, LoadLevel};
+#[cfg(test)]
+pub(crate) use level::Level;
+pub(crate) use level::{Cause, LoadLevel};
 pub use limits::PressureLimits;
-pub use memory::MemoryMeter;
-pub use watcher::Watcher;
+pub(crate) use memory::MemoryMeter;
+pub(crate) use watcher::Watcher;

@@ -19,7 +19,7 @@ const MEASURE_EVERY: Duration = Duration::from_millis(250);
 
 /// The only writer of the level.
 #[derive(Debug)]
-pub struct Watcher {
+pub(crate) struct Watcher {
     limits: PressureLimits,
     meter: ProcessMeter,
     pressure: Pressure,
@@ -28,7 +28,7 @@ pub struct Watcher {
 
 impl Watcher {
     /// Measures once, so that whoever reads the level from now on reads a true one.
-    pub fn new(limits: PressureLimits, memory: Arc<MemoryMeter>) -> Self {
+    pub(crate) fn new(limits: PressureLimits, memory: Arc<MemoryMeter>) -> Self {
         let mut watcher = Self {
             limits,
             meter: ProcessMeter::new(memory),
@@ -42,12 +42,12 @@ impl Watcher {
     }
 
     /// The level, which this watcher keeps up to date while it runs.
-    pub fn level(&self) -> Arc<LoadLevel> {
+    pub(crate) fn level(&self) -> Arc<LoadLevel> {
         Arc::clone(&self.level)
     }
 
     /// Measures for ever; ends at once without limits. It must be called within tokio.
-    pub async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         if self.limits.is_off() {
             return;
         }

@@ -18,13 +18,13 @@ use rustix::event::{EventfdFlags, eventfd};
 /// Where the task is.
 mod state {
     /// It works, and nobody has rung.
-    pub const AWAKE: u8 = 0;
+    pub(super) const AWAKE: u8 = 0;
     /// Somebody has rung; it goes on working.
-    pub const RUNG: u8 = 1;
+    pub(super) const RUNG: u8 = 1;
     /// It sleeps until the eventfd can be read.
-    pub const DOZING: u8 = 2;
+    pub(super) const DOZING: u8 = 2;
     /// It sleeps until its waker is called.
-    pub const PARKED: u8 = 3;
+    pub(super) const PARKED: u8 = 3;
 }
 
 /// Where a task is about to sleep.

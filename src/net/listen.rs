@@ -54,7 +54,7 @@ pub enum ListenError {
 ///
 /// # Errors
 /// The reason why the address cannot be had, with what to do.
-pub fn listen(
+pub(crate) fn listen(
     settings: &ListenSettings,
     count: usize,
 ) -> Result<(Vec<Socket>, SocketAddr), ListenError> {

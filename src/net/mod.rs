@@ -17,5 +17,5 @@ mod sockets;
 mod turns;
 mod worker;
 
-pub use listen::{ListenError, ListenSettings, listen};
-pub use turns::{WorkerSettings, run};
+pub(crate) use listen::{ListenError, ListenSettings, listen};
+pub(crate) use turns::{WorkerSettings, run};

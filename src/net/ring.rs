@@ -73,10 +73,10 @@ pub(super) enum Ready {
 
 /// Which request a completion answers, in the two highest bits of its user data.
 mod kind {
-    pub const READABLE: u64 = 0 << 62;
-    pub const WRITABLE: u64 = 1 << 62;
-    pub const REMOVED: u64 = 2 << 62;
-    pub const MASK: u64 = 3 << 62;
+    pub(super) const READABLE: u64 = 0 << 62;
+    pub(super) const WRITABLE: u64 = 1 << 62;
+    pub(super) const REMOVED: u64 = 2 << 62;
+    pub(super) const MASK: u64 = 3 << 62;
 }
 
 /// The ring, and the eventfd that says that there is something in it.

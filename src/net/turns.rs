@@ -59,7 +59,7 @@ const TURN: Duration = Duration::from_micros(1);
 
 /// What a worker is made from.
 #[derive(Debug)]
-pub struct WorkerSettings {
+pub(crate) struct WorkerSettings {
     /// The shard's rules.
     pub shard: ShardSettings,
     /// Its own listening socket.
@@ -78,7 +78,7 @@ pub struct WorkerSettings {
 ///
 /// # Errors
 /// The kernel refuses what the sockets need.
-pub async fn run(settings: WorkerSettings) -> io::Result<Stats> {
+pub(crate) async fn run(settings: WorkerSettings) -> io::Result<Stats> {
     let WorkerSettings { shard, listener, feed, mut commands, sockets_max, clock } = settings;
     let number = shard.shard;
     let (sockets, signal) = Sockets::new(listener, Arc::clone(&shard.census), sockets_max)?;

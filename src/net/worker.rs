@@ -62,7 +62,7 @@ enum Accepting {
 }
 
 impl Worker {
-    pub fn new(shard: Shard, sockets: Sockets, clock: Clock) -> Self {
+    pub(super) fn new(shard: Shard, sockets: Sockets, clock: Clock) -> Self {
         Self {
             shard: RefCell::new(shard),
             sockets: RefCell::new(sockets),
@@ -73,12 +73,12 @@ impl Worker {
         }
     }
 
-    pub fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         self.clock.now()
     }
 
     /// One step of all that there is to do, with what came from the source; whether there is more.
-    pub fn step(&self, batch: &mut VecDeque<Feed>) -> bool {
+    pub(super) fn step(&self, batch: &mut VecDeque<Feed>) -> bool {
         if !batch.is_empty() {
             self.publish(batch);
         }
@@ -130,7 +130,7 @@ impl Worker {
     /// Sleeps in the ring of the sockets until one is ready, the doorbell rings or a connection
     /// that is held back is due, for `at_most` so long; whether there can be something to do, or
     /// will be soon.
-    pub fn doze(&self, at_most: Duration) -> bool {
+    pub(super) fn doze(&self, at_most: Duration) -> bool {
         let mut sockets = self.sockets.borrow_mut();
         let due_ms = self.shard.borrow().next_due_ms();
         let until_due = due_ms.map(|due_ms| due_ms.saturating_sub(self.now().monotonic_ms()));
@@ -145,7 +145,7 @@ impl Worker {
     }
 
     /// Rings for the working task if another task left it something to send or to submit.
-    pub fn hand_over(&self) {
+    pub(super) fn hand_over(&self) {
         let mut sockets = self.sockets.borrow_mut();
         if self.shard.borrow().has_work() || sockets.has_queued() || !sockets.is_idle() {
             sockets.doorbell().ring();
@@ -153,7 +153,7 @@ impl Worker {
     }
 
     /// Whether accepting has just failed: the caller is to see to [`Self::accept_again`].
-    pub fn pauses_accepting(&self) -> bool {
+    pub(super) fn pauses_accepting(&self) -> bool {
         let is_failing = self.accepting.get() == Accepting::Failing;
         if is_failing {
             self.accepting.set(Accepting::Paused);
@@ -162,7 +162,7 @@ impl Worker {
     }
 
     /// Tries to accept what was left.
-    pub fn accept_again(&self) {
+    pub(super) fn accept_again(&self) {
         self.accepting.set(Accepting::Freely);
         self.sockets.borrow_mut().accept_later();
     }
@@ -222,7 +222,7 @@ impl Worker {
     }
 
     /// Holds deadlines and budgets against the clock: every second.
-    pub fn tick(&self) {
+    pub(super) fn tick(&self) {
         let mut shard = self.shard.borrow_mut();
         let sockets = self.sockets.borrow();
         let blocked = sockets.blocked();
@@ -234,7 +234,7 @@ impl Worker {
         shard.tick(self.now());
     }
 
-    pub fn begin_drain(&self, window: Duration) {
+    pub(super) fn begin_drain(&self, window: Duration) {
         self.sockets.borrow_mut().stop_listening();
         self.is_draining.set(true);
         let window_ms = window.as_millis() as u64;
@@ -242,12 +242,12 @@ impl Worker {
     }
 
     /// One step of the drain; whether the next is to follow at once.
-    pub fn drain(&self) -> bool {
+    pub(super) fn drain(&self) -> bool {
         self.shard.borrow_mut().drain(self.now())
     }
 
     /// Listens no more, closes every connection, and waits until they are closed.
-    pub async fn shut_down(&self) {
+    pub(super) async fn shut_down(&self) {
         self.sockets.borrow_mut().stop_listening();
         self.shard.borrow_mut().shut_down(self.now());
         self.hand_over();

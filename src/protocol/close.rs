@@ -6,7 +6,7 @@ use super::error::WireError;
 
 /// Why the server closes a connection: the code and the reason text it sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CloseReason {
+pub(crate) enum CloseReason {
     /// The server is shutting down.
     ShuttingDown,
     /// The server goes and comes again: its clients leave one after the other.
@@ -31,7 +31,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// The close code.
-    pub fn code(self) -> u16 {
+    pub(crate) fn code(self) -> u16 {
         match self {
             Self::ShuttingDown | Self::Idle => 1001,
             Self::BinaryCommand => 1003,
@@ -47,7 +47,7 @@ impl CloseReason {
     }
 
     /// The reason text: at most 123 bytes, for it shares a control frame with the code.
-    pub fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             Self::ShuttingDown => "server is shutting down",
             Self::Restarting => "server is restarting, connect again",
@@ -69,7 +69,7 @@ impl CloseReason {
 /// Whether a peer may send `code` in a close frame: the defined and registered codes of section
 /// 7.4.1 and IANA's registry that may appear on the wire, and the ranges for libraries and
 /// applications of section 7.4.2.
-pub fn is_valid_on_wire(code: u16) -> bool {
+pub(crate) fn is_valid_on_wire(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 /// The longest that events of a connection may be held back, in milliseconds.
-pub const BATCH_MS_MAX: u16 = 1_000;
+pub(crate) const BATCH_MS_MAX: u16 = 1_000;
 
 /// The longest `epoch` of a resume: a stream's name of at most 255 bytes and its creation time.
 const EPOCH_BYTES_MAX: usize = 300;
@@ -20,7 +20,7 @@ const ID_BYTES_MAX: usize = 64;
 /// The client's own name for a command, repeated in the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "id is not an integer of 64 bits or a string")]
-pub enum CommandId {
+pub(crate) enum CommandId {
     /// An integer.
     Number(i64),
     /// A string of up to 64 bytes.
@@ -29,7 +29,7 @@ pub enum CommandId {
 
 /// Where a client stands: the last message that it has seen, on any instance.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct ResumePoint {
+pub(crate) struct ResumePoint {
     /// The stream's life.
     pub epoch: String,
     /// The stream position.
@@ -40,7 +40,7 @@ pub struct ResumePoint {
 
 /// What a client asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Command {
+pub(crate) enum Command {
     /// Subscribe to channels, with the newest message of each if `snapshot`.
     Subscribe {
         /// Channel names and patterns, not validated yet.
@@ -80,7 +80,7 @@ pub enum Command {
 
 /// Why a text is not a command. The client's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CommandError {
+pub(crate) enum CommandError {
     /// Not JSON.
     #[error("the message is not JSON: {0}")]
     Json(String),
@@ -124,7 +124,7 @@ struct OnlyId {
 }
 
 /// Reads a command; the id is returned beside the result, so that an error can carry it too.
-pub fn parse(text: &str) -> (Option<CommandId>, Result<Command, CommandError>) {
+pub(crate) fn parse(text: &str) -> (Option<CommandId>, Result<Command, CommandError>) {
     let envelope = match serde_json::from_str::<Envelope<'_>>(text) {
         Ok(_) if !is_object(text) => {
             return (None, Err(CommandError::Invalid("the message is not a JSON object".into())));

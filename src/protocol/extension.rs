@@ -11,12 +11,12 @@
 
 /// The most offers that are weighed in one request. Browsers send one, and no library known
 /// sends more than three.
-pub const OFFERS_MAX: usize = 16;
+pub(crate) const OFFERS_MAX: usize = 16;
 
 const EXTENSION: &str = "permessage-deflate";
 
 /// The window of a deflate stream that no parameter narrows, as a power of two of bytes.
-pub const WINDOW_BITS_MAX: u8 = 15;
+pub(crate) const WINDOW_BITS_MAX: u8 = 15;
 
 /// What a connection may do with the bit RSV1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -56,7 +56,7 @@ impl Deflate {
 /// An offer is declined for an unknown or repeated parameter or an invalid value (RFC 7692,
 /// section 7.1), then the next one is weighed. `None`: nothing to answer, no compression.
 /// `client_max_window_bits` is a hint that needs no answer: this side inflates with 15 bits.
-pub fn negotiate<'a>(offers: impl Iterator<Item = &'a str>) -> Option<(Deflate, String)> {
+pub(crate) fn negotiate<'a>(offers: impl Iterator<Item = &'a str>) -> Option<(Deflate, String)> {
     let mut weighed = 0;
     for line in offers {
         let mut scanner = Scanner { rest: line.as_bytes() };

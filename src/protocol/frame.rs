@@ -17,7 +17,7 @@ pub const HEADER_BYTES_MAX: usize = 10;
 pub const CLIENT_HEADER_BYTES_MAX: usize = 14;
 
 /// The longest payload of a control frame (section 5.5).
-pub const CONTROL_BYTES_MAX: usize = 125;
+pub(crate) const CONTROL_BYTES_MAX: usize = 125;
 
 const FIN: u8 = 0x80;
 const RSV1: u8 = 0x40;
@@ -144,12 +144,12 @@ pub fn put_header(opcode: Opcode, length: usize, out: &mut [u8; HEADER_BYTES_MAX
 }
 
 /// Marks the message of a frame as compressed: RSV1 (RFC 7692, section 6).
-pub fn mark_compressed(frame: &mut [u8]) {
+pub(crate) fn mark_compressed(frame: &mut [u8]) {
     frame[0] |= RSV1;
 }
 
 /// A whole unfragmented server frame.
-pub fn encode(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn encode(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let mut header = [0; HEADER_BYTES_MAX];
     let header_bytes = put_header(opcode, payload.len(), &mut header);
     let mut out = Vec::with_capacity(header_bytes + payload.len());
@@ -159,7 +159,7 @@ pub fn encode(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
 }
 
 /// A close frame. `reason` is at most 123 bytes.
-pub fn encode_close(code: u16, reason: &str) -> Vec<u8> {
+pub(crate) fn encode_close(code: u16, reason: &str) -> Vec<u8> {
     let mut payload = Vec::with_capacity(2 + reason.len());
     payload.extend_from_slice(&code.to_be_bytes());
     payload.extend_from_slice(reason.as_bytes());
@@ -169,7 +169,7 @@ pub fn encode_close(code: u16, reason: &str) -> Vec<u8> {
 
 /// Masks or unmasks in place (section 5.3); `offset` is how many bytes of the payload came
 /// before.
-pub fn apply_mask(payload: &mut [u8], mask: [u8; 4], offset: usize) {
+pub(crate) fn apply_mask(payload: &mut [u8], mask: [u8; 4], offset: usize) {
     let mut key = mask;
     key.rotate_left(offset % 4);
     let wide = u64::from_ne_bytes([key[0], key[1], key[2], key[3], key[0], key[1], key[2], key[3]]);

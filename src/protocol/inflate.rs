@@ -12,7 +12,7 @@ use crate::heap::allocation_bytes;
 
 /// The longest buffer that is kept from one message to the next: the default limit of a
 /// message, so that ordinary commands never allocate.
-pub const KEPT_BYTES_MAX: usize = 65_536;
+pub(crate) const KEPT_BYTES_MAX: usize = 65_536;
 
 /// What a message may inflate to at any ratio: a repetitive command of a few hundred bytes
 /// reaches ratios that would be suspect in a long one, and costs nothing.
@@ -20,7 +20,7 @@ pub const RATIO_FREE_BYTES: usize = 4_096;
 
 /// The most blocks marked final that may be followed by another one. Compressors write none or
 /// one; each costs a copy of the window.
-pub const FINAL_BLOCKS_MAX: usize = 64;
+pub(crate) const FINAL_BLOCKS_MAX: usize = 64;
 
 /// Bytes on the heap of zlib-rs's state with its window, measured.
 const STATE_BYTES: usize = 47_600;

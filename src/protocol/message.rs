@@ -12,7 +12,7 @@ use super::frame::{self, Opcode};
 /// A stable error code, as in the table of docs/protocol.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum ErrorCode {
+pub(crate) enum ErrorCode {
     /// Not JSON.
     InvalidJson,
     /// Not an object with a `type`, or a member of the wrong kind.
@@ -42,7 +42,7 @@ pub enum ErrorCode {
 /// A message from the server.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type")]
-pub enum ServerMessage<'a> {
+pub(crate) enum ServerMessage<'a> {
     /// The first message on a connection.
     #[serde(rename = "welcome")]
     Welcome(Welcome<'a>),
@@ -86,19 +86,18 @@ pub enum ServerMessage<'a> {
 
 impl ServerMessage<'_> {
     /// The message as JSON text.
-    pub fn to_json(&self) -> Vec<u8> {
+    pub(crate) fn to_json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("these structs hold only strings, numbers and lists")
     }
 
     /// The message as a whole text frame.
-    pub fn to_frame(&self) -> Vec<u8> {
+    pub(crate) fn to_frame(&self) -> Vec<u8> {
         frame::encode(Opcode::Text, &self.to_json())
     }
 }
 
 /// The limits that a client is told, in the order of the text.
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
 pub struct WelcomeLimits {
     pub message_bytes: usize,
     pub commands_per_second: u32,
@@ -112,8 +111,7 @@ pub struct WelcomeLimits {
 }
 
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub struct Welcome<'a> {
+pub(crate) struct Welcome<'a> {
     pub connection_id: &'a str,
     pub instance: &'a str,
     pub epoch: Option<&'a str>,
@@ -126,23 +124,21 @@ pub struct Welcome<'a> {
 }
 
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub struct Rejection<'a> {
+pub(crate) struct Rejection<'a> {
     pub channel: &'a str,
     pub code: ErrorCode,
     pub message: Cow<'static, str>,
 }
 
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub struct SnapshotSummary {
+pub(crate) struct SnapshotSummary {
     pub messages: usize,
     pub complete: bool,
 }
 
 /// Why a client is not given what it missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ResumeRefusal {
+pub(crate) enum ResumeRefusal {
     /// The stream was made again.
     EpochChanged,
     /// Messages after the position are not held any more.
@@ -161,7 +157,7 @@ pub enum ResumeRefusal {
 
 impl ResumeRefusal {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Self; Self::COUNT] = [
+    pub(crate) const ALL: [Self; Self::COUNT] = [
         Self::EpochChanged,
         Self::PositionTooOld,
         Self::PositionMismatch,
@@ -172,10 +168,10 @@ impl ResumeRefusal {
     ];
 
     /// How many there are.
-    pub const COUNT: usize = 7;
+    pub(crate) const COUNT: usize = 7;
 
     /// The name, as the client and the metrics have it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::EpochChanged => "epoch_changed",
             Self::PositionTooOld => "position_too_old",
@@ -188,7 +184,7 @@ impl ResumeRefusal {
     }
 
     /// The same for people.
-    pub fn text(self) -> &'static str {
+    pub(crate) fn text(self) -> &'static str {
         match self {
             Self::EpochChanged => "the stream was made again since then",
             Self::PositionTooOld => "messages after this position are not held any more",
@@ -212,7 +208,7 @@ impl Serialize for ResumeRefusal {
 /// How a resume ended.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-pub enum ResumeSummary {
+pub(crate) enum ResumeSummary {
     /// What was missed follows.
     Recovered {
         /// How many messages.
@@ -228,8 +224,7 @@ pub enum ResumeSummary {
 }
 
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub struct Subscribed<'a> {
+pub(crate) struct Subscribed<'a> {
     pub channels: Vec<&'a str>,
     pub rejected: Vec<Rejection<'a>>,
     pub total: usize,
@@ -247,8 +242,7 @@ pub struct Subscribed<'a> {
 }
 
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub struct Unsubscribed<'a> {
+pub(crate) struct Unsubscribed<'a> {
     pub channels: Vec<&'a str>,
     pub rejected: Vec<Rejection<'a>>,
     pub total: usize,
@@ -257,8 +251,7 @@ pub struct Unsubscribed<'a> {
 }
 
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub struct Replay {
+pub(crate) struct Replay {
     pub from_seq: u64,
     pub to_seq: u64,
     pub count: u64,
@@ -267,16 +260,14 @@ pub struct Replay {
 }
 
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub struct Batch {
+pub(crate) struct Batch {
     pub ms: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<CommandId>,
 }
 
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub struct Heartbeat<'a> {
+pub(crate) struct Heartbeat<'a> {
     pub server_time: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ts: Option<i64>,
@@ -288,16 +279,14 @@ pub struct Heartbeat<'a> {
 
 /// A position as `resume` takes it.
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub struct ReachedPosition<'a> {
+pub(crate) struct ReachedPosition<'a> {
     pub epoch: &'a str,
     pub pos: u64,
     pub ts: u64,
 }
 
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub struct Subscriptions<'a> {
+pub(crate) struct Subscriptions<'a> {
     pub channels: Vec<&'a str>,
     pub total: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -305,8 +294,7 @@ pub struct Subscriptions<'a> {
 }
 
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub struct Status<'a> {
+pub(crate) struct Status<'a> {
     pub connection_id: &'a str,
     pub connected_clients: u64,
     pub latency_ms: Option<u32>,
@@ -319,8 +307,7 @@ pub struct Status<'a> {
 }
 
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub struct Error {
+pub(crate) struct Error {
     pub code: ErrorCode,
     pub message: Cow<'static, str>,
     #[serde(flatten)]
@@ -332,8 +319,7 @@ pub struct Error {
 /// Further members of an error.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
-#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub enum ErrorDetail {
+pub(crate) enum ErrorDetail {
     None {},
     Retry { retry_after_ms: u64 },
     Range { first_seq: u64, last_seq: u64 },
@@ -341,15 +327,13 @@ pub enum ErrorDetail {
 }
 
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub struct Resync<'a> {
+pub(crate) struct Resync<'a> {
     pub epoch: &'a str,
     pub reason: &'static str,
 }
 
 #[derive(Debug, Serialize)]
-#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub struct SourceState<'a> {
+pub(crate) struct SourceState<'a> {
     pub epoch: Option<&'a str>,
     pub pos: u64,
     pub ts: u64,
@@ -357,8 +341,7 @@ pub struct SourceState<'a> {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[expect(missing_docs, reason = "docs/protocol.md defines each member")]
-pub struct ServerDraining {
+pub(crate) struct ServerDraining {
     pub reconnect_after_ms: u64,
     pub deadline_ms: u64,
 }

@@ -16,16 +16,16 @@
 //! envelope    published payload -> the tail that all subscribers share
 //! ```
 
-pub mod close;
-pub mod command;
-pub mod decoder;
-pub mod deflate;
-pub mod dialect;
-pub mod envelope;
-pub mod error;
-pub mod extension;
-pub mod frame;
+pub(crate) mod close;
+pub(crate) mod command;
+pub(crate) mod decoder;
+pub(crate) mod deflate;
+pub(crate) mod dialect;
+pub(crate) mod envelope;
+pub(crate) mod error;
+pub(crate) mod extension;
+pub(crate) mod frame;
 pub mod handshake;
-pub mod inflate;
-pub mod message;
-pub mod response;
+pub(crate) mod inflate;
+pub(crate) mod message;
+pub(crate) mod response;

@@ -77,7 +77,7 @@ impl Refusal {
 }
 
 /// A JSON response after which the connection closes; `headers` are whole lines.
-pub fn json_response(status: &str, headers: &str, body: &str) -> Vec<u8> {
+pub(crate) fn json_response(status: &str, headers: &str, body: &str) -> Vec<u8> {
     let mut out = String::with_capacity(160 + headers.len() + body.len());
     write!(
         out,

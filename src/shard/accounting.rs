@@ -12,7 +12,7 @@ use super::limits::Limits;
 use super::subscriptions::SubscriptionIndex;
 
 /// What a connection takes of its budget; the kernel's part is not known here.
-pub fn budget_used(
+pub(super) fn budget_used(
     connection: &Connection,
     index: &SubscriptionIndex,
     waiting: &WaitingResumes,
@@ -22,7 +22,7 @@ pub fn budget_used(
 }
 
 /// What a connection may still ask for.
-pub fn budget_left(
+pub(super) fn budget_left(
     connection: &Connection,
     index: &SubscriptionIndex,
     waiting: &WaitingResumes,

@@ -17,7 +17,7 @@ use crate::protocol::response::{Refusal, json_response};
 
 /// What became of the bytes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// More have to come.
     Incomplete,
     /// The answer is queued, and the connection ends with it.
@@ -39,7 +39,7 @@ enum Admitted<'a> {
 
 /// The handshake of one connection.
 #[derive(Debug)]
-pub struct Admission<'a> {
+pub(super) struct Admission<'a> {
     pub connection: &'a mut Connection,
     pub settings: &'a ShardSettings,
     pub history: &'a History,
@@ -48,7 +48,7 @@ pub struct Admission<'a> {
 
 impl Admission<'_> {
     /// Takes in bytes of the request.
-    pub fn receive(&mut self, bytes: &[u8]) -> Verdict {
+    pub(super) fn receive(&mut self, bytes: &[u8]) -> Verdict {
         let Some(handshake) = self.handshake() else { return Verdict::Incomplete };
         let peer = handshake.peer;
         let mut held = std::mem::take(&mut handshake.head);
@@ -81,7 +81,7 @@ impl Admission<'_> {
     }
 
     /// Queues what a client is told first.
-    pub fn welcome(&mut self, now: Now) {
+    pub(super) fn welcome(&mut self, now: Now) {
         if matches!(self.settings.mode, Mode::Echo) {
             return;
         }

@@ -22,7 +22,7 @@ use crate::protocol::message::{
 
 /// The commands of one connection, and what they may touch.
 #[derive(Debug)]
-pub struct Commands<'a> {
+pub(super) struct Commands<'a> {
     pub connection: &'a mut Connection,
     pub index: &'a mut SubscriptionIndex,
     pub history: &'a History,
@@ -38,7 +38,7 @@ pub struct Commands<'a> {
 impl Commands<'_> {
     /// Carries out the command that `text` is; returns why the connection is to be closed, if it
     /// is.
-    pub fn run(&mut self, text: &str, now: Now) -> Option<CloseReason> {
+    pub(super) fn run(&mut self, text: &str, now: Now) -> Option<CloseReason> {
         let (id, command) = command::parse(text);
         let per_second = self.settings.limits.client.commands_per_second;
         let taken = self.connection.rate.take(now.monotonic_us, per_second);
@@ -110,7 +110,7 @@ impl Commands<'_> {
     }
 
     /// What the connection may still ask for, in bytes.
-    pub fn budget_left(&self) -> usize {
+    pub(super) fn budget_left(&self) -> usize {
         budget_left(self.connection, self.index, self.waiting, &self.settings.limits)
     }
 

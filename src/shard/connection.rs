@@ -19,7 +19,7 @@ use crate::protocol::message::ServerMessage;
 
 /// Where a connection is in its life.
 #[derive(Debug)]
-pub enum State {
+pub(super) enum State {
     /// Waiting for a complete request head.
     Handshake(Box<Handshake>),
     /// Upgraded.
@@ -33,7 +33,7 @@ pub enum State {
 
 /// What is known of a client before its connection is open, and forgotten then.
 #[derive(Debug)]
-pub struct Handshake {
+pub(super) struct Handshake {
     /// The address that it connected from.
     pub peer: SocketAddr,
     /// What came so far of its request head.
@@ -41,7 +41,7 @@ pub struct Handshake {
 }
 
 #[derive(Debug)]
-pub struct Connection {
+pub(super) struct Connection {
     pub id: ConnId,
     pub state: State,
     /// The running number in the connection's public name.

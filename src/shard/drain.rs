@@ -13,7 +13,7 @@ use crate::heap::allocation_bytes;
 use crate::protocol::message::ServerDraining;
 
 /// How often [`super::Shard::drain`] is to be called, in milliseconds.
-pub const DRAIN_STEP_MS: u64 = 50;
+pub(crate) const DRAIN_STEP_MS: u64 = 50;
 
 /// Clients told in one step: about 10 ms of work.
 pub(super) const TOLD_PER_STEP: usize = 1_024;

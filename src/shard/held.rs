@@ -10,30 +10,30 @@ use crate::heap::allocation_bytes;
 
 /// Connections by the millisecond of the monotonic clock at which they are due.
 #[derive(Debug, Default)]
-pub struct HeldBack {
+pub(super) struct HeldBack {
     due: BTreeMap<u64, Vec<u32>>,
 }
 
 impl HeldBack {
     /// The connection at `index` is due at `due_ms`.
-    pub fn insert(&mut self, index: u32, due_ms: u64) {
+    pub(super) fn insert(&mut self, index: u32, due_ms: u64) {
         self.due.entry(due_ms).or_default().push(index);
     }
 
     /// When the first is due.
-    pub fn next_ms(&self) -> Option<u64> {
+    pub(super) fn next_ms(&self) -> Option<u64> {
         self.due.first_key_value().map(|(due_ms, _)| *due_ms)
     }
 
     /// Appends all that are due to `into`.
-    pub fn take_due(&mut self, now_ms: u64, into: &mut impl Extend<u32>) {
+    pub(super) fn take_due(&mut self, now_ms: u64, into: &mut impl Extend<u32>) {
         while let Some(first) = self.due.first_entry().filter(|first| *first.key() <= now_ms) {
             into.extend(first.remove());
         }
     }
 
     /// Heap of the lists. A B-tree's nodes have 11 places of 32 bytes and are two thirds full.
-    pub fn memory_bytes(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         const ENTRY_BYTES: usize = 32 * 3 / 2 + 2;
         let lists = self.due.values().map(|list| allocation_bytes(list.capacity() * 4));
         self.due.len() * ENTRY_BYTES + lists.sum::<usize>()

@@ -4,7 +4,7 @@
 
 /// What is spread. The same connection gets unrelated moments for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spread {
+pub(super) enum Spread {
     /// Places within a drain.
     Drain,
     /// Lengths of life.
@@ -15,7 +15,7 @@ pub enum Spread {
 
 /// A number from 0 to `span`, `span` left out, for the connection `number` of a shard; 0 if
 /// `span` is.
-pub fn jitter(span: u64, spread: Spread, shard: usize, number: u64) -> u64 {
+pub(super) fn jitter(span: u64, spread: Spread, shard: usize, number: u64) -> u64 {
     const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
     let seed = scatter((((shard as u64) << 8) | spread as u64).wrapping_mul(GOLDEN));
     let fraction = scatter(seed.wrapping_add(number.wrapping_mul(GOLDEN)));

@@ -5,60 +5,60 @@ use crate::protocol::message::WelcomeLimits;
 
 /// Frames in one send: at 2,000,000 deliveries/s to 5,000 connections about 33 wait for each when
 /// its turn comes.
-pub const FRAMES_PER_SEND: usize = 64;
+pub(super) const FRAMES_PER_SEND: usize = 64;
 
 /// Bytes of answers (not events) that may wait for a connection before its reading pauses. What one
 /// read of pipelined commands asks for beyond it is bounded by the connection's budget.
-pub const ANSWER_BYTES_PAUSE: usize = 65_536;
+pub(super) const ANSWER_BYTES_PAUSE: usize = 65_536;
 
 /// Messages of one snapshot.
-pub const SNAPSHOT_MESSAGES_MAX: usize = 1_024;
+pub(super) const SNAPSHOT_MESSAGES_MAX: usize = 1_024;
 
 /// Steps that one command may take to find what it asks for: channels and events looked at, and
 /// subscriptions compared with. As many as channels are kept, so that a client without
 /// subscriptions sees all of them with one pattern. About 10 ms.
-pub const SCAN_STEPS_MAX: usize = NEWEST_CHANNELS_MAX;
+pub(super) const SCAN_STEPS_MAX: usize = NEWEST_CHANNELS_MAX;
 
 /// Steps that count as one more command of the client's rate.
-pub const SCAN_STEPS_PER_COMMAND: usize = 4_096;
+pub(super) const SCAN_STEPS_PER_COMMAND: usize = 4_096;
 
 /// Messages that found a full queue, in a row, after which the client is closed.
-pub const DROPS_IN_ROW_MAX: u8 = 3;
+pub(super) const DROPS_IN_ROW_MAX: u8 = 3;
 
 /// Deliveries that are queued before some of them are sent: about 1 ms of work.
-pub const DELIVERIES_PER_TURN: usize = 8_192;
+pub(super) const DELIVERIES_PER_TURN: usize = 8_192;
 
 /// Channels whose newest event is kept.
-pub const NEWEST_CHANNELS_MAX: usize = 65_536;
+pub(super) const NEWEST_CHANNELS_MAX: usize = 65_536;
 
 /// Bytes of newest events that are kept: at 800 bytes an event more than the channels' bound.
-pub const NEWEST_BYTES_MAX: usize = 64 << 20;
+pub(super) const NEWEST_BYTES_MAX: usize = 64 << 20;
 
 /// Commands over the rate, less those within it, after which the client is closed.
-pub const COMMAND_EXCESS_MAX: u16 = 500;
+pub(super) const COMMAND_EXCESS_MAX: u16 = 500;
 
 /// Events of all resumes of a shard that wait to be sent, 8 bytes each.
-pub const BACKLOG_EVENTS_MAX: usize = 4_000_000;
+pub(super) const BACKLOG_EVENTS_MAX: usize = 4_000_000;
 
 /// Live events that may wait behind what a resume brings.
-pub const BACKLOG_LIVE_MAX: usize = 1_024;
+pub(super) const BACKLOG_LIVE_MAX: usize = 1_024;
 
 /// Places by which the list of both grows.
-pub const BACKLOG_GROWTH: usize = 1_024;
+pub(super) const BACKLOG_GROWTH: usize = 1_024;
 
 /// How long a resume waits for a position that this instance has not reached: another one may be
 /// ahead of it, or it may be reading what the stream retains.
-pub const RESUME_WAIT_MS: u64 = 2_000;
+pub(super) const RESUME_WAIT_MS: u64 = 2_000;
 
 /// Resumes that were waited with and are carried out in one step: about 1 ms of work.
-pub const RESUMES_PER_TURN: usize = 16;
+pub(super) const RESUMES_PER_TURN: usize = 16;
 
 /// Resumes of a connection that wait so. A client resumes all of its channels in one command; 1,024
 /// names of 256 bytes fill 4 messages.
-pub const WAITING_RESUMES_MAX: usize = 4;
+pub(super) const WAITING_RESUMES_MAX: usize = 4;
 
 /// Bytes of the resumes of a shard that wait so.
-pub const WAITING_RESUME_BYTES_MAX: usize = 16 << 20;
+pub(super) const WAITING_RESUME_BYTES_MAX: usize = 16 << 20;
 
 /// What one client may ask for, and what may wait for it.
 #[derive(Debug, Clone)]
@@ -152,16 +152,16 @@ impl Limits {
 }
 
 /// Bytes of the queue per event that waits in it: the assertion beside the type says so.
-pub const QUEUED_EVENT_BYTES: usize = 32;
+pub(super) const QUEUED_EVENT_BYTES: usize = 32;
 
 /// Events that one call forgets because they are too old; the rest is forgotten by the next.
-pub const FORGOTTEN_PER_CALL_MAX: usize = 8_192;
+pub(super) const FORGOTTEN_PER_CALL_MAX: usize = 8_192;
 
 /// Connections that are told of a change of the source in one step: about 1 ms of work.
-pub const ANNOUNCED_PER_STEP: usize = 1_024;
+pub(super) const ANNOUNCED_PER_STEP: usize = 1_024;
 
 /// Connections whose deadlines are looked at in one step: about 0.1 ms of work.
-pub const DEADLINES_PER_STEP: usize = 256;
+pub(super) const DEADLINES_PER_STEP: usize = 256;
 
 /// A connection without any of that: the assertion beside the type says that it is enough.
-pub const STATE_BYTES: usize = 1_024;
+pub(super) const STATE_BYTES: usize = 1_024;

@@ -8,7 +8,7 @@
 
 /// What one connection takes beside its place in the tables.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ConnectionMemory {
+pub(super) struct ConnectionMemory {
     /// Frames that wait, and the queue that holds them; not the payloads, which are shared.
     pub queue: u32,
     /// References to the events that `replay` may ask for.
@@ -19,7 +19,7 @@ pub struct ConnectionMemory {
 
 impl ConnectionMemory {
     /// The sum.
-    pub fn total(&self) -> usize {
+    pub(super) fn total(&self) -> usize {
         self.queue as usize + self.replay as usize + self.partial as usize
     }
 }

@@ -61,15 +61,17 @@ mod turns;
 #[cfg(test)]
 mod simulation;
 
-pub use census::{Census, ShardReport};
-pub use drain::DRAIN_STEP_MS;
+pub use census::Census;
+pub(crate) use census::ShardReport;
+pub(crate) use drain::DRAIN_STEP_MS;
 pub use engine::Shard;
 pub use id::ConnId;
 pub use limits::{ClientLimits, Limits};
-pub use memory::ShardMemory;
+#[cfg(test)]
+pub(crate) use memory::ShardMemory;
 pub use settings::{Mode, ShardSettings};
-pub use stats::Stats;
-pub use subscriptions::{Subscriber, SubscriptionIndex};
+pub(crate) use stats::Stats;
+pub use subscriptions::SubscriptionIndex;
 
 use std::io;
 

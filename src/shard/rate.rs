@@ -5,18 +5,18 @@ use super::limits::COMMAND_EXCESS_MAX;
 
 /// When the bucket would be empty again, in microseconds of the monotonic clock.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct CommandRate {
+pub(super) struct CommandRate {
     empty_at_us: u64,
 }
 
 /// Commands over the rate, less those within it.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct CommandExcess(u16);
+pub(super) struct CommandExcess(u16);
 
 impl CommandExcess {
     /// Counts a command by whether it was taken; whether the client keeps sending too many and is
     /// to be closed.
-    pub fn count(&mut self, taken: Result<(), u64>) -> bool {
+    pub(super) fn count(&mut self, taken: Result<(), u64>) -> bool {
         self.0 = match taken {
             Ok(()) => self.0.saturating_sub(1),
             Err(_) => self.0.saturating_add(1),
@@ -30,7 +30,7 @@ impl CommandRate {
     ///
     /// # Errors
     /// The milliseconds after which the next one would be taken.
-    pub fn take(&mut self, now_us: u64, per_second: u32) -> Result<(), u64> {
+    pub(super) fn take(&mut self, now_us: u64, per_second: u32) -> Result<(), u64> {
         let interval_us = 1_000_000 / u64::from(per_second.max(1));
         let burst_us = 1_000_000 - interval_us;
         let empty_at_us = self.empty_at_us.max(now_us);
@@ -43,7 +43,7 @@ impl CommandRate {
     }
 
     /// Counts `commands` more for one that was taken and turned out to be dear.
-    pub fn charge(&mut self, commands: usize, per_second: u32) {
+    pub(super) fn charge(&mut self, commands: usize, per_second: u32) {
         let interval_us = 1_000_000 / u64::from(per_second.max(1));
         self.empty_at_us += commands as u64 * interval_us;
     }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::Now;
 use super::commands::Commands;
 use super::delivery::requested_bytes;
-use super::history::{LoggedEvent, ResumeOutcome, SubscribeCommand, put_in_order};
+use super::history::{LoggedEvent, ResumeOutcome, SubscribeCommand, WaitingResume, put_in_order};
 use super::limits::{
     BACKLOG_EVENTS_MAX, SCAN_STEPS_MAX, SCAN_STEPS_PER_COMMAND, SNAPSHOT_MESSAGES_MAX,
 };
@@ -27,7 +27,7 @@ impl Commands<'_> {
     ///
     /// # Errors
     /// There is nothing to wait for, or no room: the command is handed back.
-    pub fn wait_to_resume(
+    pub(super) fn wait_to_resume(
         &mut self,
         command: SubscribeCommand,
         now: Now,
@@ -36,12 +36,13 @@ impl Commands<'_> {
             Some(point) if self.history.is_ahead(point) => point.pos,
             _ => return Err(command),
         };
+        let waiting = WaitingResume::new(self.connection.id, command, pos, now.monotonic_ms());
         let room = self.budget_left();
-        self.waiting.wait(self.connection.id, command, pos, now.monotonic_ms(), room)
+        self.waiting.wait(waiting, room)
     }
 
     /// Subscribes to what is admitted of the command's channels, and sends what it asks for first.
-    pub fn subscribe(&mut self, command: &SubscribeCommand) {
+    pub(super) fn subscribe(&mut self, command: &SubscribeCommand) {
         let mut budget = ScanBudget::new(SCAN_STEPS_MAX);
         let before = self.index.subscribed(self.connection.id.index);
         let admitted = self.admit_all(&command.channels);
@@ -84,7 +85,7 @@ impl Commands<'_> {
     }
 
     /// Ends subscriptions, and resumes of these channels that wait.
-    pub fn unsubscribe(&mut self, channels: &[String], id: Option<CommandId>) {
+    pub(super) fn unsubscribe(&mut self, channels: &[String], id: Option<CommandId>) {
         let place = self.connection.id.index;
         let mut removed = Vec::new();
         let mut rejected = Vec::new();

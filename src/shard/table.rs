@@ -15,7 +15,7 @@ const PAGE: usize = 256;
 
 /// Connections by index. A place is used again, the last to become free first.
 #[derive(Debug, Default)]
-pub struct ConnectionTable {
+pub(super) struct ConnectionTable {
     pages: Vec<Vec<Option<Connection>>>,
     free: Vec<u32>,
     used: usize,
@@ -23,12 +23,12 @@ pub struct ConnectionTable {
 
 impl ConnectionTable {
     /// The index that the next connection gets.
-    pub fn next_index(&self) -> u32 {
+    pub(super) fn next_index(&self) -> u32 {
         self.free.last().copied().unwrap_or(self.used as u32)
     }
 
     /// Takes a connection, whose index is [`Self::next_index`].
-    pub fn insert(&mut self, connection: Connection) {
+    pub(super) fn insert(&mut self, connection: Connection) {
         if let Some(index) = self.free.pop() {
             self.pages[index as usize / PAGE][index as usize % PAGE] = Some(connection);
             return;
@@ -41,7 +41,7 @@ impl ConnectionTable {
     }
 
     /// Takes a connection out.
-    pub fn remove(&mut self, id: ConnId) -> Option<Connection> {
+    pub(super) fn remove(&mut self, id: ConnId) -> Option<Connection> {
         self.find(id)?;
         self.free.push(id.index);
         self.pages[id.index as usize / PAGE][id.index as usize % PAGE].take()
@@ -49,44 +49,44 @@ impl ConnectionTable {
 
     /// The connection that has the place now.
     #[inline]
-    pub fn at(&mut self, index: u32) -> Option<&mut Connection> {
+    pub(super) fn at(&mut self, index: u32) -> Option<&mut Connection> {
         self.pages.get_mut(index as usize / PAGE)?.get_mut(index as usize % PAGE)?.as_mut()
     }
 
     /// The connection, if it still exists.
     #[inline]
-    pub fn find(&mut self, id: ConnId) -> Option<&mut Connection> {
+    pub(super) fn find(&mut self, id: ConnId) -> Option<&mut Connection> {
         self.at(id.index).filter(|connection| connection.id == id)
     }
 
     /// The connection, if it still exists.
-    pub fn get(&self, id: ConnId) -> Option<&Connection> {
+    pub(super) fn get(&self, id: ConnId) -> Option<&Connection> {
         let place = self.pages.get(id.index as usize / PAGE)?.get(id.index as usize % PAGE)?;
         place.as_ref().filter(|connection| connection.id == id)
     }
 
     /// All of them, to be changed.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Connection> {
         self.pages.iter_mut().flatten().flatten()
     }
 
     /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Connection> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Connection> {
         self.pages.iter().flatten().flatten()
     }
 
     /// Places that were ever used: every index is below.
-    pub fn places(&self) -> u32 {
+    pub(super) fn places(&self) -> u32 {
         self.used as u32
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.used - self.free.len()
     }
 
     /// Heap of the table.
-    pub fn memory_bytes(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         self.pages.len() * allocation_bytes(PAGE * size_of::<Option<Connection>>())
             + allocation_bytes(self.pages.capacity() * size_of::<Vec<Option<Connection>>>())
             + allocation_bytes(self.free.capacity() * size_of::<u32>())

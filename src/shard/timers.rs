@@ -9,32 +9,32 @@ use super::id::ConnId;
 use crate::heap::allocation_bytes;
 
 /// Milliseconds per slot.
-pub const TICK_MS: u64 = 1_000;
+pub(super) const TICK_MS: u64 = 1_000;
 
 const SLOTS: usize = 128;
 
 /// The wheel. Times are milliseconds of the monotonic clock.
 #[derive(Debug)]
-pub struct TimerWheel {
+pub(super) struct TimerWheel {
     slots: Vec<Vec<ConnId>>,
     tick: u64,
 }
 
 impl TimerWheel {
     /// An empty wheel that starts at `now_ms`.
-    pub fn new(now_ms: u64) -> Self {
+    pub(super) fn new(now_ms: u64) -> Self {
         Self { slots: vec![Vec::new(); SLOTS], tick: now_ms / TICK_MS }
     }
 
     /// Heap of the wheel.
-    pub fn memory_bytes(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         let entries = |slot: &Vec<ConnId>| allocation_bytes(slot.capacity() * size_of::<ConnId>());
         self.slots.iter().map(entries).sum()
     }
 
     /// Fires `id` at the first tick at or after `deadline_ms`, or earlier if that is further away
     /// than the wheel's span; returns when.
-    pub fn insert(&mut self, id: ConnId, deadline_ms: u64) -> u64 {
+    pub(super) fn insert(&mut self, id: ConnId, deadline_ms: u64) -> u64 {
         let due = deadline_ms.div_ceil(TICK_MS).max(self.tick + 1);
         let due = due.min(self.tick + SLOTS as u64 - 1);
         self.slots[(due % SLOTS as u64) as usize].push(id);
@@ -42,7 +42,7 @@ impl TimerWheel {
     }
 
     /// Moves to `now_ms` and appends everything due to `fired`.
-    pub fn advance(&mut self, now_ms: u64, fired: &mut impl Extend<ConnId>) {
+    pub(super) fn advance(&mut self, now_ms: u64, fired: &mut impl Extend<ConnId>) {
         let target = now_ms / TICK_MS;
         let steps = target.saturating_sub(self.tick).min(SLOTS as u64);
         for step in 1..=steps {

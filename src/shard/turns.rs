@@ -11,7 +11,7 @@ use crate::heap::allocation_bytes;
 
 /// In which lists a connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Marks {
+pub(super) struct Marks {
     is_touched: bool,
     is_held: bool,
     is_catching_up: bool,
@@ -19,7 +19,7 @@ pub struct Marks {
 
 /// The connections that have something coming.
 #[derive(Debug, Default)]
-pub struct Turns {
+pub(super) struct Turns {
     /// Those that are sent to, in this order.
     touched: VecDeque<u32>,
     /// Those whose events are held back.
@@ -36,26 +36,26 @@ pub struct Turns {
 
 impl Turns {
     /// The connection is sent to in its turn.
-    pub fn touch(&mut self, index: u32, marks: &mut Marks) {
+    pub(super) fn touch(&mut self, index: u32, marks: &mut Marks) {
         if !std::mem::replace(&mut marks.is_touched, true) {
             self.touched.push_back(index);
         }
     }
 
     /// The connection is sent to when its events are due.
-    pub fn hold(&mut self, index: u32, due_ms: u64, marks: &mut Marks) {
+    pub(super) fn hold(&mut self, index: u32, due_ms: u64, marks: &mut Marks) {
         if !marks.is_touched && !std::mem::replace(&mut marks.is_held, true) {
             self.held.insert(index, due_ms);
         }
     }
 
     /// The connection is sent to before the next event.
-    pub fn hurry(&mut self, index: u32) {
+    pub(super) fn hurry(&mut self, index: u32) {
         self.urgent.push(index);
     }
 
     /// The connection is sent what a resume found.
-    pub fn catch_up(&mut self, id: ConnId, marks: &mut Marks) {
+    pub(super) fn catch_up(&mut self, id: ConnId, marks: &mut Marks) {
         if !std::mem::replace(&mut marks.is_catching_up, true) {
             self.catching_up.push(id);
         }
@@ -63,58 +63,58 @@ impl Turns {
     }
 
     /// The connection is ended, whatever it still has to send.
-    pub fn abort(&mut self, id: ConnId) {
+    pub(super) fn abort(&mut self, id: ConnId) {
         self.aborted.push(id);
     }
 
     /// Deadlines that may be over are put here.
-    pub fn fired(&mut self) -> &mut VecDeque<ConnId> {
+    pub(super) fn fired(&mut self) -> &mut VecDeque<ConnId> {
         &mut self.fired
     }
 
     /// Takes the next connection to send to.
-    pub fn next_touched(&mut self) -> Option<u32> {
+    pub(super) fn next_touched(&mut self) -> Option<u32> {
         self.touched.pop_front()
     }
 
     /// Takes the next connection to send to before the next event.
-    pub fn next_urgent(&mut self) -> Option<u32> {
+    pub(super) fn next_urgent(&mut self) -> Option<u32> {
         self.urgent.pop()
     }
 
     /// Takes the next connection whose deadline may be over.
-    pub fn next_fired(&mut self) -> Option<ConnId> {
+    pub(super) fn next_fired(&mut self) -> Option<ConnId> {
         self.fired.pop_front()
     }
 
     /// Takes the next connection to end.
-    pub fn next_aborted(&mut self) -> Option<ConnId> {
+    pub(super) fn next_aborted(&mut self) -> Option<ConnId> {
         self.aborted.pop()
     }
 
     /// Appends the connections that are due to `due`. Each is to be told with
     /// [`Marks::is_due`].
-    pub fn take_due(&mut self, now_ms: u64, due: &mut Vec<u32>) {
+    pub(super) fn take_due(&mut self, now_ms: u64, due: &mut Vec<u32>) {
         self.held.take_due(now_ms, due);
     }
 
     /// When the first of those that are held back is due.
-    pub fn next_due_ms(&self) -> Option<u64> {
+    pub(super) fn next_due_ms(&self) -> Option<u64> {
         self.held.next_ms()
     }
 
     /// Forgets the connections that catch up for which `keep` is false.
-    pub fn retain_catching_up(&mut self, mut keep: impl FnMut(ConnId) -> bool) {
+    pub(super) fn retain_catching_up(&mut self, mut keep: impl FnMut(ConnId) -> bool) {
         self.catching_up.retain(|id| keep(*id));
     }
 
     /// Whether [`super::Shard::step`] has something to do.
-    pub fn has_work(&self) -> bool {
+    pub(super) fn has_work(&self) -> bool {
         !(self.touched.is_empty() && self.fired.is_empty() && self.aborted.is_empty())
     }
 
     /// Heap of the lists.
-    pub fn memory_bytes(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         let indexes = [self.touched.capacity(), self.urgent.capacity()];
         let ids = [self.fired.capacity(), self.catching_up.capacity(), self.aborted.capacity()];
         let bytes = |size: usize| move |capacity: usize| allocation_bytes(capacity * size);
@@ -126,23 +126,23 @@ impl Turns {
 
 impl Marks {
     /// The connection has its turn now.
-    pub fn has_turn(&mut self) {
+    pub(super) fn has_turn(&mut self) {
         self.is_touched = false;
     }
 
     /// The connection is not held back any more.
-    pub fn is_due(&mut self) {
+    pub(super) fn is_due(&mut self) {
         self.is_held = false;
     }
 
     /// Whether the connection catches up; it does not from now on.
-    pub fn end_catching_up(&mut self) {
+    pub(super) fn end_catching_up(&mut self) {
         self.is_catching_up = false;
     }
 
     /// Whether the connection will be sent to.
     #[cfg(test)]
-    pub fn is_waiting(self) -> bool {
+    pub(crate) fn is_waiting(self) -> bool {
         self.is_touched || self.is_held
     }
 }

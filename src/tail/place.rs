@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 /// The last message seen.
 #[derive(Debug, Default)]
-pub struct Place {
+pub(super) struct Place {
     epoch: Option<String>,
     /// Position and store time; `None` if there is nothing to go on from.
     position: Option<(u64, u64)>,
@@ -14,7 +14,7 @@ pub struct Place {
 
 impl Place {
     /// The `resume` member of a subscription; `null` if there is nothing to go on from.
-    pub fn resume(&self) -> Value {
+    pub(super) fn resume(&self) -> Value {
         match (&self.epoch, self.position) {
             (Some(epoch), Some((pos, ts))) => json!({"epoch": epoch, "pos": pos, "ts": ts}),
             _ => Value::Null,
@@ -22,7 +22,7 @@ impl Place {
     }
 
     /// Takes in a message of the server.
-    pub fn on_message(&mut self, message: &BTreeMap<String, Value>) {
+    pub(super) fn on_message(&mut self, message: &BTreeMap<String, Value>) {
         let number = |name: &str| message.get(name).and_then(Value::as_u64);
         let position = number("pos").zip(number("ts"));
         let epoch = message.get("epoch").and_then(Value::as_str);

@@ -3,13 +3,13 @@
 
 use std::net::SocketAddr;
 
-use odin_ws::protocol::decoder::{DecodeLimits, Decoder, Input};
-use odin_ws::protocol::deflate::Deflater;
-use odin_ws::protocol::error::WireError;
-use odin_ws::protocol::extension::Compression;
-use odin_ws::protocol::frame::{CLIENT_HEADER_BYTES_MAX, parse_client_header};
-use odin_ws::protocol::handshake;
-use odin_ws::protocol::inflate::{InflateLimits, Inflater, RATIO_FREE_BYTES};
+use odin_ws::testing::Compression;
+use odin_ws::testing::Deflater;
+use odin_ws::testing::WireError;
+use odin_ws::testing::handshake;
+use odin_ws::testing::{CLIENT_HEADER_BYTES_MAX, parse_client_header};
+use odin_ws::testing::{DecodeLimits, Decoder, Input};
+use odin_ws::testing::{InflateLimits, Inflater, RATIO_FREE_BYTES};
 
 /// A target by the name of its corpus.
 pub type Target = fn(&[u8]);

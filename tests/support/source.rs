@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use odin_ws::feed::{FEED_CAPACITY, Feed, FeedReceiver, SourceStatus, feed};
 use odin_ws::ingest::{IngestError, NatsSettings, Publisher, Source, run};
+use odin_ws::testing::{FEED_CAPACITY, Feed, FeedReceiver, SourceStatus, feed};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 

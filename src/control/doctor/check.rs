@@ -94,7 +94,7 @@ impl Check {
 }
 
 /// `1234567` as `1,234,567`.
-pub fn grouped(number: u64) -> String {
+pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -107,7 +107,7 @@ pub fn grouped(number: u64) -> String {
 }
 
 /// Bytes in the largest unit that keeps a digit: `512 KiB`, `1.5 GiB`.
-pub fn bytes(number: u64) -> String {
+pub(super) fn bytes(number: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if number < 1_024 {
         return format!("{number} B");

@@ -6,13 +6,13 @@ use super::kit::{self, Wanted};
 use super::{Context, Role};
 
 /// Kernel memory of an idle connection, bytes, measured: LIMITS.md.
-pub const KERNEL_BYTES: u64 = 4_400;
+pub(super) const KERNEL_BYTES: u64 = 4_400;
 
 /// A connection's full send buffer: WS_SEND_BUFFER_BYTES, doubled by the kernel.
-pub const SEND_BUFFER_BYTES: u64 = 131_072;
+pub(super) const SEND_BUFFER_BYTES: u64 = 131_072;
 
 /// One connection in this many is taken to be stalled, with a full send buffer.
-pub const STALLED_SHARE: u64 = 10;
+pub(super) const STALLED_SHARE: u64 = 10;
 
 /// The default of WS_SEND_BUFFER_BYTES.
 const SEND_BUFFER_SETTING: u64 = 65_536;
@@ -104,13 +104,13 @@ const RULES: [Rule; 15] = [
 ];
 
 /// The checks of the role's file, in its order.
-pub fn checks(context: &Context) -> Vec<Check> {
+pub(super) fn checks(context: &Context) -> Vec<Check> {
     let wanted = kit::wanted(context.question.role);
     wanted.iter().filter_map(|wanted| Some(check(context, wanted, find(wanted.key)?))).collect()
 }
 
 /// Whether the machine already has more than `wanted` sets, so that setting it would take away.
-pub fn is_exceeded(context: &Context, wanted: &Wanted) -> bool {
+pub(super) fn is_exceeded(context: &Context, wanted: &Wanted) -> bool {
     let values = context.root.sysctl(wanted.key).unwrap_or_default();
     let rule = find(wanted.key).filter(|rule| rule.relation.holds(&values, &wanted.values));
     rule.is_some_and(|rule| match rule.relation {

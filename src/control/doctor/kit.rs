@@ -6,17 +6,17 @@ const SERVER: &str = include_str!("../../../sysctl/90-odin-ws-server.conf");
 const LOADGEN: &str = include_str!("../../../sysctl/90-odin-ws-loadgen.conf");
 
 /// limits.d.
-pub const LIMITS: &str = include_str!("../../../ulimits/90-odin-ws.conf");
+pub(super) const LIMITS: &str = include_str!("../../../ulimits/90-odin-ws.conf");
 /// The drop-in of the service.
-pub const SERVICE: &str = include_str!("../../../ulimits/odin-ws.service.d/limits.conf");
+pub(super) const SERVICE: &str = include_str!("../../../ulimits/odin-ws.service.d/limits.conf");
 
 /// Where the files belong.
-pub const LIMITS_PATH: &str = "/etc/security/limits.d/90-odin-ws.conf";
+pub(super) const LIMITS_PATH: &str = "/etc/security/limits.d/90-odin-ws.conf";
 /// See [`LIMITS_PATH`].
-pub const SERVICE_PATH: &str = "/etc/systemd/system/odin-ws.service.d/limits.conf";
+pub(super) const SERVICE_PATH: &str = "/etc/systemd/system/odin-ws.service.d/limits.conf";
 
 /// The file of a role.
-pub fn sysctl_file(role: Role) -> &'static str {
+pub(super) fn sysctl_file(role: Role) -> &'static str {
     match role {
         Role::Server => SERVER,
         Role::LoadGenerator => LOADGEN,
@@ -24,7 +24,7 @@ pub fn sysctl_file(role: Role) -> &'static str {
 }
 
 /// Where the file of a role belongs.
-pub fn sysctl_path(role: Role) -> &'static str {
+pub(super) fn sysctl_path(role: Role) -> &'static str {
     match role {
         Role::Server => "/etc/sysctl.d/90-odin-ws-server.conf",
         Role::LoadGenerator => "/etc/sysctl.d/90-odin-ws-loadgen.conf",
@@ -33,7 +33,7 @@ pub fn sysctl_path(role: Role) -> &'static str {
 
 /// A line of a sysctl file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub(super) struct Wanted {
     /// The sysctl.
     pub key: &'static str,
     /// Its values.
@@ -45,7 +45,7 @@ pub struct Wanted {
 }
 
 /// The settings of a role's file, in its order.
-pub fn wanted(role: Role) -> Vec<Wanted> {
+pub(super) fn wanted(role: Role) -> Vec<Wanted> {
     sysctl_file(role).lines().filter_map(setting).collect()
 }
 
@@ -59,7 +59,7 @@ fn setting(line: &'static str) -> Option<Wanted> {
 }
 
 /// A limit of `90-odin-ws.conf`: `nofile` in descriptors, `memlock` in bytes.
-pub fn limit(name: &str) -> u64 {
+pub(super) fn limit(name: &str) -> u64 {
     let value = LIMITS.lines().find_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {

@@ -4,7 +4,7 @@ use super::check::{Check, Severity, bytes, grouped};
 use super::{Context, kit};
 
 /// Descriptors of a load generator that are not connections.
-pub const LOADGEN_DESCRIPTORS_RESERVED: u64 = 64;
+pub(super) const LOADGEN_DESCRIPTORS_RESERVED: u64 = 64;
 
 /// The least that may be locked for an io_uring executor to start, bytes.
 const MEMLOCK_BYTES_MIN: u64 = 512 * 1_024;
@@ -19,7 +19,7 @@ struct Limit {
 }
 
 /// The checks of this file.
-pub fn checks(context: &Context) -> Vec<Check> {
+pub(super) fn checks(context: &Context) -> Vec<Check> {
     let table = context.process_file("limits").unwrap_or_default();
     vec![
         open_files(context, limit(&table, "Max open files")),

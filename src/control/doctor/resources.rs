@@ -30,7 +30,7 @@ const FEW_CORES_MAX: u64 = 3;
 const CGROUP_DEPTH_MAX: usize = 32;
 
 /// The kernel's version.
-pub fn kernel(context: &Context) -> Check {
+pub(super) fn kernel(context: &Context) -> Check {
     let release = context.root.text("proc/sys/kernel/osrelease").unwrap_or_default();
     let mut parts = release.split(['.', '-']).map(|part| part.parse::<u64>());
     let version = match (parts.next(), parts.next()) {
@@ -50,7 +50,7 @@ pub fn kernel(context: &Context) -> Check {
 }
 
 /// What came of using io_uring.
-pub fn io_uring(outcome: &Result<(), UringError>) -> Check {
+pub(super) fn io_uring(outcome: &Result<(), UringError>) -> Check {
     let check = Check::ok("io_uring", "works").wanted("works").limits_to("nothing");
     let Err(error) = outcome else { return check };
     let (current, now, lasting) = match error {
@@ -75,7 +75,7 @@ pub fn io_uring(outcome: &Result<(), UringError>) -> Check {
 }
 
 /// Cores that the process may run on.
-pub fn cores(context: &Context) -> u64 {
+pub(super) fn cores(context: &Context) -> u64 {
     let status = context.process_file("status").unwrap_or_default();
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
     let ranges = list.unwrap_or_default().split(',').filter_map(|range| {
@@ -87,7 +87,7 @@ pub fn cores(context: &Context) -> u64 {
 }
 
 /// Cores, shards and memory.
-pub fn checks(context: &Context) -> Vec<Check> {
+pub(super) fn checks(context: &Context) -> Vec<Check> {
     let mut checks = vec![cpu(context)];
     checks.extend(shards(context));
     checks.push(memory(context));

@@ -4,7 +4,7 @@ use super::check::{Check, Severity, grouped};
 use super::{Context, Role};
 
 /// The checks of this file.
-pub fn checks(context: &Context) -> Vec<Check> {
+pub(super) fn checks(context: &Context) -> Vec<Check> {
     let mut checks = Vec::new();
     if context.question.role == Role::Server {
         checks.push(accept_overflows(context));

@@ -16,7 +16,7 @@ use crate::shard::limits::{BACKLOG_EVENTS_MAX, BACKLOG_GROWTH};
 
 /// What one connection has still to be sent before it is up to date.
 #[derive(Debug)]
-pub struct Backlog {
+pub(super) struct Backlog {
     events: VecDeque<Rc<LoggedEvent>>,
     /// Those of all connections of the shard.
     waiting: Rc<Cell<usize>>,
@@ -24,12 +24,12 @@ pub struct Backlog {
 
 impl Backlog {
     /// An empty one, which counts its events in `waiting` with those of the whole shard.
-    pub fn new(waiting: &Rc<Cell<usize>>) -> Self {
+    pub(super) fn new(waiting: &Rc<Cell<usize>>) -> Self {
         Self { events: VecDeque::new(), waiting: Rc::clone(waiting) }
     }
 
     /// Adds what a resume found, in order with what waits already.
-    pub fn merge(&mut self, missed: Vec<Rc<LoggedEvent>>) {
+    pub(super) fn merge(&mut self, missed: Vec<Rc<LoggedEvent>>) {
         self.waiting.set(self.waiting.get() + missed.len());
         let is_in_order = self.events.is_empty();
         self.events.reserve_exact(missed.len());
@@ -40,7 +40,7 @@ impl Backlog {
     }
 
     /// Adds a live event; false if too many wait.
-    pub fn push(&mut self, event: &Rc<LoggedEvent>, events_max: usize) -> bool {
+    pub(super) fn push(&mut self, event: &Rc<LoggedEvent>, events_max: usize) -> bool {
         let has_room = self.events.len() < events_max && self.waiting.get() < BACKLOG_EVENTS_MAX;
         if has_room {
             self.waiting.set(self.waiting.get() + 1);
@@ -53,31 +53,31 @@ impl Backlog {
     }
 
     /// Takes out the oldest.
-    pub fn pop(&mut self) -> Option<Rc<LoggedEvent>> {
+    pub(super) fn pop(&mut self) -> Option<Rc<LoggedEvent>> {
         let event = self.events.pop_front()?;
         self.waiting.set(self.waiting.get() - 1);
         Some(event)
     }
 
     /// Keeps those for which `keep` is true.
-    pub fn retain(&mut self, mut keep: impl FnMut(&LoggedEvent) -> bool) {
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&LoggedEvent) -> bool) {
         let before = self.events.len();
         self.events.retain(|event| keep(event));
         self.waiting.set(self.waiting.get() + self.events.len() - before);
     }
 
     /// The oldest.
-    pub fn front(&self) -> Option<&Rc<LoggedEvent>> {
+    pub(super) fn front(&self) -> Option<&Rc<LoggedEvent>> {
         self.events.front()
     }
 
     /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.events.is_empty()
     }
 
     /// Heap of the references.
-    pub fn memory_bytes(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         allocation_bytes(size_of::<Self>())
             + allocation_bytes(self.events.capacity() * size_of::<Rc<LoggedEvent>>())
     }

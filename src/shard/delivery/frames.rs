@@ -15,7 +15,7 @@ const HEAD_BYTES_MAX: usize =
 
 /// One frame to send.
 #[derive(Debug, Clone, Copy)]
-pub enum Frame<'a> {
+pub(crate) enum Frame<'a> {
     /// An event: the head is made here.
     Event {
         /// The number on this connection.
@@ -29,7 +29,7 @@ pub enum Frame<'a> {
 
 impl Frame<'_> {
     /// Bytes on the wire.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Event { seq, tail } => event_frame_bytes(*seq, *tail),
             Self::Whole(bytes) => bytes.len(),
@@ -38,7 +38,7 @@ impl Frame<'_> {
 }
 
 /// Bytes of an event's frame on the wire.
-pub fn event_frame_bytes(seq: u64, tail: Tail<'_>) -> usize {
+pub(crate) fn event_frame_bytes(seq: u64, tail: Tail<'_>) -> usize {
     let payload = payload_bytes(seq, tail);
     let header = match payload {
         0..=125 => 2,
@@ -61,12 +61,12 @@ fn prefix_bytes(seq: u64) -> usize {
 }
 
 /// Bytes of one send: more than a socket takes at once.
-pub const SEND_BYTES_MAX: usize = 65_536;
+pub(super) const SEND_BYTES_MAX: usize = 65_536;
 
 /// The bytes of one send, in a scratch that the shard reuses. They are copied together, which
 /// costs less than having the kernel collect them: many small pieces are dear.
 #[derive(Debug, Default)]
-pub struct SendBuffer {
+pub(crate) struct SendBuffer {
     bytes: Vec<u8>,
     frames: usize,
     is_cut: bool,
@@ -75,7 +75,7 @@ pub struct SendBuffer {
 impl SendBuffer {
     /// Collects up to [`FRAMES_PER_SEND`] frames of up to [`SEND_BYTES_MAX`] bytes in all,
     /// without the first `skip` bytes; of a longer frame as much as that.
-    pub fn collect<'a>(&mut self, frames: impl Iterator<Item = Frame<'a>>, skip: usize) {
+    pub(crate) fn collect<'a>(&mut self, frames: impl Iterator<Item = Frame<'a>>, skip: usize) {
         self.bytes.clear();
         self.frames = 0;
         self.is_cut = false;
@@ -93,17 +93,17 @@ impl SendBuffer {
     }
 
     /// What was collected.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// How many frames end in it, and begin or went on.
-    pub fn frames(&self) -> usize {
+    pub(crate) fn frames(&self) -> usize {
         self.frames - usize::from(self.is_cut)
     }
 
     /// Heap that is held.
-    pub fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         allocation_bytes(self.bytes.capacity())
     }
 
@@ -147,26 +147,31 @@ fn put_head(seq: u64, tail: Tail<'_>, out: &mut [u8; HEAD_BYTES_MAX]) -> usize {
 
 /// Has events compressed that somebody wants so, each once in the process.
 #[derive(Debug)]
-pub struct Encoder {
+pub(crate) struct Encoder {
     deflater: Deflater,
     deflate_bytes_min: usize,
 }
 
 impl Encoder {
     /// Compresses texts of at least `deflate_bytes_min` bytes.
-    pub fn new(deflate_bytes_min: usize) -> Self {
+    pub(crate) fn new(deflate_bytes_min: usize) -> Self {
         Self { deflater: Deflater::default(), deflate_bytes_min }
     }
 
     /// Has an event in the form that `dialect` wants, if nobody has wanted it before.
-    pub fn prepare(&mut self, event: &Event, dialect: Dialect) {
+    pub(crate) fn prepare(&mut self, event: &Event, dialect: Dialect) {
         if dialect.deflate.is_some() {
             event.deflate(&mut self.deflater, self.deflate_bytes_min);
         }
     }
 
     /// One message for one connection, as a whole frame.
-    pub fn encode_message(&mut self, opcode: Opcode, payload: &[u8], dialect: Dialect) -> Vec<u8> {
+    pub(crate) fn encode_message(
+        &mut self,
+        opcode: Opcode,
+        payload: &[u8],
+        dialect: Dialect,
+    ) -> Vec<u8> {
         let compressed = dialect
             .deflate
             .and_then(|deflate| self.deflater.compress_message(payload, deflate.window_bits));
@@ -177,7 +182,7 @@ impl Encoder {
     }
 
     /// Heap that is held.
-    pub fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         self.deflater.memory_bytes()
     }
 }

@@ -32,11 +32,11 @@ use super::limits::{
 use crate::clock::Now;
 use crate::protocol::dialect::Dialect;
 
-pub use frames::{Encoder, SendBuffer, event_frame_bytes};
+pub(super) use frames::{Encoder, SendBuffer, event_frame_bytes};
 
 /// What becomes of an event that is offered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Offered {
+pub(super) enum Offered {
     /// Nothing: it was offered before, or the connection ends.
     Ignored,
     /// It waits behind what a resume found.
@@ -59,7 +59,7 @@ pub enum Offered {
 
 /// What a full socket made of the events that waited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Overflow {
+pub(super) struct Overflow {
     /// Events that found no place in the queue.
     pub dropped: usize,
     /// Whether they are too many: the connection is to be closed.
@@ -68,7 +68,7 @@ pub struct Overflow {
 
 /// Everything that one connection is to be sent.
 #[derive(Debug, Default)]
-pub struct Delivery {
+pub(super) struct Delivery {
     dialect: Dialect,
     outbox: Option<Box<Outbox>>,
     replay: ReplayRing,
@@ -92,23 +92,23 @@ pub struct Delivery {
 
 impl Delivery {
     /// The handshake is over: the form of events, and the least time between two sends of them.
-    pub fn begin(&mut self, dialect: Dialect, batch_ms: u16) {
+    pub(super) fn begin(&mut self, dialect: Dialect, batch_ms: u16) {
         self.dialect = dialect;
         self.batch_ms = batch_ms;
     }
 
     /// What was agreed in the handshake.
-    pub fn dialect(&self) -> Dialect {
+    pub(super) fn dialect(&self) -> Dialect {
         self.dialect
     }
 
     /// Sets the least time between two sends of events.
-    pub fn set_batch_ms(&mut self, batch_ms: u16) {
+    pub(super) fn set_batch_ms(&mut self, batch_ms: u16) {
         self.batch_ms = batch_ms;
     }
 
     /// Offers the live event `number` of the shard. Cost: no allocation but the growth of a list.
-    pub fn offer(
+    pub(super) fn offer(
         &mut self,
         (number, event): (u64, &Rc<LoggedEvent>),
         limits: &ClientLimits,
@@ -142,7 +142,7 @@ impl Delivery {
     }
 
     /// When the events that wait may be sent; `None` if they may be at once.
-    pub fn held_until_ms(&self, now: Now) -> Option<u64> {
+    pub(super) fn held_until_ms(&self, now: Now) -> Option<u64> {
         if self.batch_ms == 0 {
             return None;
         }
@@ -153,12 +153,12 @@ impl Delivery {
     }
 
     /// Queues whole bytes behind everything that waits.
-    pub fn answer(&mut self, bytes: Vec<u8>) {
+    pub(super) fn answer(&mut self, bytes: Vec<u8>) {
         self.outbox().push_answer(bytes);
     }
 
     /// Queues the newest event of a channel, which the client asked for, under a `seq` of its own.
-    pub fn answer_newest(
+    pub(super) fn answer_newest(
         &mut self,
         event: &Rc<LoggedEvent>,
         limits: &ClientLimits,
@@ -173,18 +173,22 @@ impl Delivery {
     }
 
     /// Queues an event of the replay ring again.
-    pub fn answer_replayed(&mut self, seq: u64, event: &Rc<LoggedEvent>) {
+    pub(super) fn answer_replayed(&mut self, seq: u64, event: &Rc<LoggedEvent>) {
         self.outbox().push_requested(seq, event);
     }
 
     /// The events from `from_seq` to `to_seq`; `None` if not all of them are held.
-    pub fn replayed(&self, from_seq: u64, to_seq: u64) -> Option<Vec<(u64, Rc<LoggedEvent>)>> {
+    pub(super) fn replayed(
+        &self,
+        from_seq: u64,
+        to_seq: u64,
+    ) -> Option<Vec<(u64, Rc<LoggedEvent>)>> {
         let events = self.replay.range(from_seq, to_seq)?;
         Some(events.map(|(seq, event)| (seq, Rc::clone(event))).collect())
     }
 
     /// The first and last `seq` that can be sent again; zeros if none can.
-    pub fn replayable(&self) -> (u64, u64) {
+    pub(super) fn replayable(&self) -> (u64, u64) {
         match self.replay.first_seq() {
             0 => (0, 0),
             first_seq => (first_seq, self.replay.last_seq()),
@@ -192,20 +196,20 @@ impl Delivery {
     }
 
     /// The newest `seq` given out; 0 before the first.
-    pub fn last_seq(&self) -> u64 {
+    pub(super) fn last_seq(&self) -> u64 {
         self.replay.last_seq()
     }
 
     /// Has what a resume found sent before what is published from now on; `waiting` counts the
     /// events of all backlogs of the shard.
-    pub fn resume(&mut self, missed: Vec<Rc<LoggedEvent>>, waiting: &Rc<Cell<usize>>) {
+    pub(super) fn resume(&mut self, missed: Vec<Rc<LoggedEvent>>, waiting: &Rc<Cell<usize>>) {
         if !missed.is_empty() {
             self.backlog.get_or_insert_with(|| Box::new(Backlog::new(waiting))).merge(missed);
         }
     }
 
     /// Leaves out of the backlog what the client does not want any more.
-    pub fn retain_backlog(&mut self, keep: impl FnMut(&LoggedEvent) -> bool) {
+    pub(super) fn retain_backlog(&mut self, keep: impl FnMut(&LoggedEvent) -> bool) {
         if let Some(backlog) = &mut self.backlog {
             backlog.retain(keep);
             self.backlog.take_if(|backlog| backlog.is_empty());
@@ -213,27 +217,27 @@ impl Delivery {
     }
 
     /// Drops the backlog: it does not connect to what follows.
-    pub fn drop_backlog(&mut self) {
+    pub(super) fn drop_backlog(&mut self) {
         self.backlog = None;
     }
 
     /// The oldest event of the backlog.
-    pub fn oldest_of_backlog(&self) -> Option<&Rc<LoggedEvent>> {
+    pub(super) fn oldest_of_backlog(&self) -> Option<&Rc<LoggedEvent>> {
         self.backlog.as_ref().and_then(|backlog| backlog.front())
     }
 
     /// Whether what a resume found is still being sent.
-    pub fn has_backlog(&self) -> bool {
+    pub(super) fn has_backlog(&self) -> bool {
         self.backlog.is_some()
     }
 
     /// Whether what is sent next comes behind every event that the connection is to have.
-    pub fn is_up_to_date(&self) -> bool {
+    pub(super) fn is_up_to_date(&self) -> bool {
         self.backlog.is_none() && self.drops_in_row == 0
     }
 
     /// Puts what is to be sent next into `buffer`; false if nothing waits but a backlog.
-    pub fn fill(&self, buffer: &mut SendBuffer) -> bool {
+    pub(super) fn fill(&self, buffer: &mut SendBuffer) -> bool {
         match &self.outbox {
             Some(outbox) => buffer.collect(outbox.frames(), outbox.front_sent()),
             None if self.pending > 0 => {
@@ -248,7 +252,7 @@ impl Delivery {
     }
 
     /// The socket took `sent` bytes of `buffer`, which [`Self::fill`] has filled.
-    pub fn sent(&mut self, sent: usize, buffer: &SendBuffer, now: Now) {
+    pub(super) fn sent(&mut self, sent: usize, buffer: &SendBuffer, now: Now) {
         let (offered, frames) = (buffer.bytes().len(), buffer.frames());
         if self.outbox.is_none() {
             self.sent_ms = now.monotonic_ms() as u32;
@@ -270,7 +274,7 @@ impl Delivery {
 
     /// The socket took nothing: what waits is held to the bounds of the queue until
     /// [`Self::unblocked`].
-    pub fn blocked(&mut self, limits: &ClientLimits) -> Overflow {
+    pub(super) fn blocked(&mut self, limits: &ClientLimits) -> Overflow {
         self.is_blocked = true;
         let last_seq = self.replay.last_seq();
         let Trimmed { dropped, newest } = self.outbox().trim(last_seq, limits);
@@ -281,18 +285,18 @@ impl Delivery {
     }
 
     /// The socket takes bytes again.
-    pub fn unblocked(&mut self) {
+    pub(super) fn unblocked(&mut self) {
         self.is_blocked = false;
     }
 
     /// Whether the socket is full.
-    pub fn is_blocked(&self) -> bool {
+    pub(super) fn is_blocked(&self) -> bool {
         self.is_blocked
     }
 
     /// Takes the next portion of the backlog to the events that are sent next; how many. A portion
     /// fits one send, and an outbox. To be called when nothing else waits.
-    pub fn take_portion(&mut self, limits: &ClientLimits, encoder: &mut Encoder) -> usize {
+    pub(super) fn take_portion(&mut self, limits: &ClientLimits, encoder: &mut Encoder) -> usize {
         let frames_max = FRAMES_PER_SEND.min(limits.queue_messages);
         let bytes_max = SEND_BYTES_MAX.min(limits.queue_bytes);
         let Some(mut backlog) = self.backlog.take() else { return 0 };
@@ -314,26 +318,26 @@ impl Delivery {
 
     /// Whether more may be read from the client: not while the answers to what it asked wait for
     /// it. After a no, [`Self::resumes_reading`] says when.
-    pub fn wants_read(&mut self) -> bool {
+    pub(super) fn wants_read(&mut self) -> bool {
         self.is_reading_paused = self.answer_bytes() >= ANSWER_BYTES_PAUSE;
         !self.is_reading_paused
     }
 
     /// Whether reading was paused and goes on now; true once.
-    pub fn resumes_reading(&mut self) -> bool {
+    pub(super) fn resumes_reading(&mut self) -> bool {
         let resumes = self.is_reading_paused && self.answer_bytes() < ANSWER_BYTES_PAUSE;
         self.is_reading_paused &= !resumes;
         resumes
     }
 
     /// No event is delivered from now on: what waits is still sent.
-    pub fn end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.is_ended = true;
         self.backlog = None;
     }
 
     /// Forgets what waits, but for the frame that is partly on the wire.
-    pub fn abandon(&mut self) {
+    pub(super) fn abandon(&mut self) {
         self.pending = 0;
         if let Some(outbox) = &mut self.outbox {
             outbox.discard_unsent();
@@ -341,24 +345,24 @@ impl Delivery {
     }
 
     /// Bytes of answers that wait.
-    pub fn answer_bytes(&self) -> usize {
+    pub(super) fn answer_bytes(&self) -> usize {
         self.outbox.as_ref().map_or(0, |outbox| outbox.answer_bytes())
     }
 
     /// Heap of the queues, without payloads.
-    pub fn queue_bytes(&self) -> usize {
+    pub(super) fn queue_bytes(&self) -> usize {
         self.outbox.as_ref().map_or(0, |outbox| outbox.memory_bytes())
             + self.backlog.as_ref().map_or(0, |backlog| backlog.memory_bytes())
     }
 
     /// Heap of the replay ring, without payloads.
-    pub fn replay_bytes(&self) -> usize {
+    pub(super) fn replay_bytes(&self) -> usize {
         self.replay.memory_bytes()
     }
 
     /// Bytes of events that this connection alone may keep in memory: what waits behind the frame
     /// that is sent next.
-    pub fn held_bytes(&self) -> usize {
+    pub(super) fn held_bytes(&self) -> usize {
         self.outbox.as_ref().map_or(0, |outbox| outbox.held_bytes())
     }
 
@@ -392,7 +396,7 @@ impl Delivery {
 
 impl Offered {
     /// Whether the event has a `seq` now: it is sent, waits in a queue, or was dropped from it.
-    pub fn is_numbered(self) -> bool {
+    pub(super) fn is_numbered(self) -> bool {
         match self {
             Self::Ignored | Self::Behind | Self::BacklogFull => false,
             Self::Ready | Self::Held(_) | Self::Urgent => true,
@@ -403,7 +407,7 @@ impl Offered {
 
 /// What an event that was asked for takes at most until it is sent: its place in a queue that grew
 /// by doubling, and the frame.
-pub fn requested_bytes(event: &LoggedEvent) -> usize {
+pub(super) fn requested_bytes(event: &LoggedEvent) -> usize {
     2 * QUEUED_EVENT_BYTES + event_frame_bytes(u64::MAX, event.tail_for(Dialect::default()))
 }
 

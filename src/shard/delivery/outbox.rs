@@ -17,7 +17,7 @@ use crate::shard::limits::{ClientLimits, QUEUED_EVENT_BYTES};
 
 /// Whether an event counts against the client's queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Origin {
+pub(super) enum Origin {
     /// It was published while the client was subscribed.
     Live,
     /// The client asked for it: snapshot or replay.
@@ -49,7 +49,7 @@ impl Item {
 
 /// The queue of one connection that is blocked or has answers to send.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub(super) struct Outbox {
     /// What the connection agreed to, which decides what each event takes.
     dialect: Dialect,
     items: VecDeque<Item>,
@@ -64,11 +64,11 @@ pub struct Outbox {
 
 /// The queue is full; the event is not in it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Full;
+pub(super) struct Full;
 
 /// What [`Outbox::trim`] left out.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Trimmed {
+pub(super) struct Trimmed {
     /// Live events that were dropped.
     pub dropped: usize,
     /// How many of them are the newest events of the connection, so that no later one tells of the
@@ -78,7 +78,7 @@ pub struct Trimmed {
 
 impl Outbox {
     /// An empty queue of a connection that agreed to `dialect`.
-    pub fn new(dialect: Dialect) -> Self {
+    pub(super) fn new(dialect: Dialect) -> Self {
         Self { dialect, ..Self::default() }
     }
 
@@ -87,7 +87,7 @@ impl Outbox {
     /// # Errors
     /// [`Full`] if either bound is reached. An event that is longer than the bound goes into an
     /// empty queue all the same, or it could never be sent.
-    pub fn offer_live(
+    pub(super) fn offer_live(
         &mut self,
         seq: u64,
         event: &Rc<LoggedEvent>,
@@ -104,7 +104,7 @@ impl Outbox {
     }
 
     /// Queues a live event for a socket that may take it in its turn, whatever waits.
-    pub fn push_live(&mut self, seq: u64, event: &Rc<LoggedEvent>) {
+    pub(super) fn push_live(&mut self, seq: u64, event: &Rc<LoggedEvent>) {
         self.live_messages += 1;
         self.live_bytes += event_frame_bytes(seq, event.tail_for(self.dialect));
         let (event, origin) = (Rc::clone(event), Origin::Live);
@@ -113,7 +113,7 @@ impl Outbox {
 
     /// Drops the newest live events that are over a bound, because the socket is blocked;
     /// `last_seq` is that of the connection's newest event.
-    pub fn trim(&mut self, last_seq: u64, limits: &ClientLimits) -> Trimmed {
+    pub(super) fn trim(&mut self, last_seq: u64, limits: &ClientLimits) -> Trimmed {
         let mut trimmed = Trimmed::default();
         let first = usize::from(self.front_sent > 0);
         let mut at = self.items.len();
@@ -133,7 +133,7 @@ impl Outbox {
     }
 
     /// Live events that wait.
-    pub fn live_messages(&self) -> usize {
+    pub(super) fn live_messages(&self) -> usize {
         self.live_messages
     }
 
@@ -143,31 +143,31 @@ impl Outbox {
     }
 
     /// Queues an event that the client asked for.
-    pub fn push_requested(&mut self, seq: u64, event: &Rc<LoggedEvent>) {
+    pub(super) fn push_requested(&mut self, seq: u64, event: &Rc<LoggedEvent>) {
         self.requested_bytes += event_frame_bytes(seq, event.tail_for(self.dialect));
         let (event, origin) = (Rc::clone(event), Origin::Requested);
         self.items.push_back(Item::Event { seq, event, origin });
     }
 
     /// Queues a whole frame, or HTTP response.
-    pub fn push_answer(&mut self, frame: Vec<u8>) {
+    pub(super) fn push_answer(&mut self, frame: Vec<u8>) {
         self.answer_bytes += frame.len();
         self.answer_heap_bytes += allocation_bytes(frame.capacity());
         self.items.push_back(Item::Answer(frame));
     }
 
     /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
     /// Bytes of answers that wait.
-    pub fn answer_bytes(&self) -> usize {
+    pub(super) fn answer_bytes(&self) -> usize {
         self.answer_bytes
     }
 
     /// Heap of the queue and its answers; the events' payloads are shared.
-    pub fn memory_bytes(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         allocation_bytes(size_of::<Self>())
             + allocation_bytes(self.items.capacity() * size_of::<Item>())
             + self.answer_heap_bytes
@@ -175,7 +175,7 @@ impl Outbox {
 
     /// Bytes of events that wait behind the frame that is sent next: what this connection alone
     /// may keep in memory.
-    pub fn held_bytes(&self) -> usize {
+    pub(super) fn held_bytes(&self) -> usize {
         let front = match self.items.front() {
             Some(item @ Item::Event { .. }) => item.bytes(self.dialect),
             _ => 0,
@@ -184,17 +184,17 @@ impl Outbox {
     }
 
     /// The frames that wait, oldest first.
-    pub fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
+    pub(super) fn frames(&self) -> impl Iterator<Item = Frame<'_>> {
         self.items.iter().map(|item| item.frame(self.dialect))
     }
 
     /// Bytes of the first frame that are sent already.
-    pub fn front_sent(&self) -> usize {
+    pub(super) fn front_sent(&self) -> usize {
         self.front_sent
     }
 
     /// Takes note that `bytes` more were sent; returns how many live events are complete now.
-    pub fn advance(&mut self, bytes: usize) -> u64 {
+    pub(super) fn advance(&mut self, bytes: usize) -> u64 {
         let mut complete = 0;
         self.front_sent += bytes;
         while let Some(front) = self.items.front() {
@@ -211,7 +211,7 @@ impl Outbox {
     }
 
     /// Forgets everything but the frame that is partly on the wire.
-    pub fn discard_unsent(&mut self) {
+    pub(super) fn discard_unsent(&mut self) {
         let keep = usize::from(self.front_sent > 0);
         while self.items.len() > keep {
             if let Some(last) = self.items.pop_back() {

@@ -13,14 +13,14 @@ use crate::shard::limits::FRAMES_PER_SEND;
 
 /// A contiguous run of events that ends with the newest numbered one.
 #[derive(Debug, Default)]
-pub struct ReplayRing {
+pub(super) struct ReplayRing {
     events: VecDeque<Rc<LoggedEvent>>,
     last_seq: u64,
 }
 
 impl ReplayRing {
     /// Numbers `event` and keeps it, forgetting the oldest beyond `capacity`; returns its `seq`.
-    pub fn push(&mut self, event: &Rc<LoggedEvent>, capacity: usize) -> u64 {
+    pub(super) fn push(&mut self, event: &Rc<LoggedEvent>, capacity: usize) -> u64 {
         let capacity = capacity.max(FRAMES_PER_SEND);
         while self.events.len() >= capacity {
             self.events.pop_front();
@@ -35,29 +35,29 @@ impl ReplayRing {
     }
 
     /// How many events are held.
-    pub fn len(&self) -> u32 {
+    pub(super) fn len(&self) -> u32 {
         self.events.len() as u32
     }
 
     /// The newest `seq` given out; 0 before the first.
-    pub fn last_seq(&self) -> u64 {
+    pub(super) fn last_seq(&self) -> u64 {
         self.last_seq
     }
 
     /// The oldest `seq` held; 0 if nothing is.
-    pub fn first_seq(&self) -> u64 {
+    pub(super) fn first_seq(&self) -> u64 {
         if self.events.is_empty() { 0 } else { self.last_seq - self.events.len() as u64 + 1 }
     }
 
     /// The newest `count` events with their `seq`, oldest first.
-    pub fn newest(&self, count: usize) -> impl Iterator<Item = (u64, &Rc<LoggedEvent>)> {
+    pub(super) fn newest(&self, count: usize) -> impl Iterator<Item = (u64, &Rc<LoggedEvent>)> {
         let count = count.min(self.events.len());
         let first = self.last_seq - count as u64 + 1;
         (first..).zip(self.events.range(self.events.len() - count..))
     }
 
     /// The events from `from_seq` to `to_seq`, or `None` if not all of them are held.
-    pub fn range(
+    pub(super) fn range(
         &self,
         from_seq: u64,
         to_seq: u64,
@@ -72,7 +72,7 @@ impl ReplayRing {
     }
 
     /// Heap that the references take.
-    pub fn memory_bytes(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         allocation_bytes(self.events.capacity() * size_of::<Rc<LoggedEvent>>())
     }
 }

@@ -10,40 +10,40 @@ use crate::protocol::dialect::Dialect;
 
 /// An event that a shard holds: its references are counted by the shard alone, without atomics.
 #[derive(Debug)]
-pub struct LoggedEvent {
+pub(crate) struct LoggedEvent {
     event: Arc<Event>,
     alive: Rc<Cell<usize>>,
 }
 
 impl LoggedEvent {
     /// Takes the shared event into the shard, which counts in `alive` how many it has.
-    pub fn new(event: Arc<Event>, alive: &Rc<Cell<usize>>) -> Self {
+    pub(crate) fn new(event: Arc<Event>, alive: &Rc<Cell<usize>>) -> Self {
         alive.set(alive.get() + 1);
         Self { event, alive: Rc::clone(alive) }
     }
 
     /// Heap of `count` of them, each behind its `Rc`; the payloads are shared between shards.
-    pub fn memory_bytes(count: usize) -> usize {
+    pub(crate) fn memory_bytes(count: usize) -> usize {
         count * allocation_bytes(2 * size_of::<usize>() + size_of::<Self>())
     }
 
     /// The shared event.
-    pub fn event(&self) -> &Event {
+    pub(crate) fn event(&self) -> &Event {
         &self.event
     }
 
     /// The channel that it was published on.
-    pub fn channel(&self) -> &Arc<str> {
+    pub(crate) fn channel(&self) -> &Arc<str> {
         self.event.channel()
     }
 
     /// What a connection is sent of it.
-    pub fn tail_for(&self, dialect: Dialect) -> Tail<'_> {
+    pub(crate) fn tail_for(&self, dialect: Dialect) -> Tail<'_> {
         self.event.tail_for(dialect)
     }
 
     /// The stream position as a number.
-    pub fn pos(&self) -> u64 {
+    pub(crate) fn pos(&self) -> u64 {
         self.event.position().pos.0
     }
 }

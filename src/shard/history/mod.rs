@@ -31,18 +31,18 @@ use crate::position::{Base, Epoch, Position, StreamPos};
 use crate::protocol::command::ResumePoint;
 use crate::protocol::message::{ReachedPosition, ResumeRefusal, ServerMessage, SourceState};
 
-pub use logged::LoggedEvent;
-pub use waiting::{SubscribeCommand, WaitingResumes};
+pub(super) use logged::LoggedEvent;
+pub(super) use waiting::{SubscribeCommand, WaitingResume, WaitingResumes};
 
 #[cfg(test)]
 pub(super) use logged::tests;
 
 /// What a client missed, in the order of the stream, or why it cannot be given.
-pub type ResumeOutcome = Result<Vec<Rc<LoggedEvent>>, ResumeRefusal>;
+pub(super) type ResumeOutcome = Result<Vec<Rc<LoggedEvent>>, ResumeRefusal>;
 
 /// What a shard remembers of the stream.
 #[derive(Debug)]
-pub struct History {
+pub(super) struct History {
     log: RecentLog,
     newest: NewestEvents,
     epoch: Option<Epoch>,
@@ -68,7 +68,12 @@ impl Default for History {
 
 impl History {
     /// Takes in a published event; hands it back with its number.
-    pub fn take(&mut self, event: Arc<Event>, now: Now, limits: &Limits) -> (u64, Rc<LoggedEvent>) {
+    pub(super) fn take(
+        &mut self,
+        event: Arc<Event>,
+        now: Now,
+        limits: &Limits,
+    ) -> (u64, Rc<LoggedEvent>) {
         let event = Rc::new(LoggedEvent::new(event, &self.alive));
         self.log.push(&event, now.monotonic_ms(), limits);
         self.newest.update(&event);
@@ -78,7 +83,7 @@ impl History {
 
     /// Begins anew, in an epoch of which `base` is known; returns what clients are to be told if
     /// there was another before: the reason of a `resync`.
-    pub fn begin(&mut self, epoch: Epoch, base: Base) -> Option<&'static str> {
+    pub(super) fn begin(&mut self, epoch: Epoch, base: Base) -> Option<&'static str> {
         self.log = RecentLog::new(base);
         self.newest = NewestEvents::default();
         let is_same = self.epoch.as_ref() == Some(&epoch);
@@ -87,40 +92,40 @@ impl History {
     }
 
     /// Sets how the source is doing; whether it was or is live and that has changed.
-    pub fn set_source(&mut self, status: SourceStatus) -> bool {
+    pub(super) fn set_source(&mut self, status: SourceStatus) -> bool {
         let before = std::mem::replace(&mut self.source, status);
         (before == SourceStatus::Live) != (status == SourceStatus::Live)
     }
 
     /// Forgets some of what is too old.
-    pub fn expire(&mut self, now: Now, limits: &Limits) {
+    pub(super) fn expire(&mut self, now: Now, limits: &Limits) {
         self.log.expire(now.monotonic_ms(), limits);
     }
 
     /// How the source is doing.
-    pub fn source(&self) -> SourceStatus {
+    pub(super) fn source(&self) -> SourceStatus {
         self.source
     }
 
     /// The stream's life; `None` before the first contact.
-    pub fn epoch(&self) -> Option<&str> {
+    pub(super) fn epoch(&self) -> Option<&str> {
         self.epoch.as_ref().map(|epoch| &*epoch.0)
     }
 
     /// The newest position of the epoch.
-    pub fn newest_position(&self) -> Position {
+    pub(super) fn newest_position(&self) -> Position {
         self.log.newest()
     }
 
     /// The newest position with its epoch, if there is one.
-    pub fn reached(&self) -> Option<ReachedPosition<'_>> {
+    pub(super) fn reached(&self) -> Option<ReachedPosition<'_>> {
         let Position { pos, ts_ms } = self.log.newest();
         let epoch = self.epoch().filter(|_| pos.0 > 0)?;
         Some(ReachedPosition { epoch, pos: pos.0, ts: ts_ms })
     }
 
     /// How the source is doing, as a message.
-    pub fn source_message(&self, now: Now) -> ServerMessage<'_> {
+    pub(super) fn source_message(&self, now: Now) -> ServerMessage<'_> {
         let newest = self.log.newest();
         let (pos, ts) = (newest.pos.0, newest.ts_ms);
         let state = SourceState { epoch: self.epoch(), pos, ts, server_time: now.unix_ms };
@@ -131,12 +136,12 @@ impl History {
     }
 
     /// Whether the position is one that this instance may still reach.
-    pub fn is_ahead(&self, point: &ResumePoint) -> bool {
+    pub(super) fn is_ahead(&self, point: &ResumePoint) -> bool {
         self.epoch().is_none_or(|epoch| epoch == point.epoch && self.place(point) == Place::Ahead)
     }
 
     /// Whether the log has forgotten the event of this position.
-    pub fn has_forgotten(&self, pos: u64) -> bool {
+    pub(super) fn has_forgotten(&self, pos: u64) -> bool {
         self.log.has_forgotten(pos)
     }
 
@@ -145,7 +150,7 @@ impl History {
     /// # Errors
     /// Why it cannot be given whole: the position is not proved, or there are more than `events_max`
     /// or than `budget` allows to look at.
-    pub fn missed(
+    pub(super) fn missed(
         &self,
         channels: &[Pattern],
         point: &ResumePoint,
@@ -175,7 +180,7 @@ impl History {
     }
 
     /// Calls `each` with the newest events of the channels that `pattern` matches.
-    pub fn for_each_newest(
+    pub(super) fn for_each_newest(
         &self,
         pattern: &Pattern,
         budget: &mut ScanBudget,
@@ -185,7 +190,7 @@ impl History {
     }
 
     /// Heap of the log and of everything in it, without payloads.
-    pub fn memory_bytes(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         self.log.memory_bytes()
             + self.newest.memory_bytes()
             + LoggedEvent::memory_bytes(self.alive.get())
@@ -193,7 +198,7 @@ impl History {
 
     /// Messages in the recent log.
     #[cfg(test)]
-    pub fn log_messages(&self) -> usize {
+    pub(crate) fn log_messages(&self) -> usize {
         self.log.len()
     }
 
@@ -221,7 +226,7 @@ impl History {
 }
 
 /// Puts events in the order of the stream, each once.
-pub fn put_in_order(events: &mut Vec<Rc<LoggedEvent>>) {
+pub(super) fn put_in_order(events: &mut Vec<Rc<LoggedEvent>>) {
     events.sort_by_key(|event| event.pos());
     events.dedup_by_key(|event| event.pos());
 }

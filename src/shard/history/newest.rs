@@ -35,7 +35,7 @@ struct Update {
 
 /// The newest event of each channel, for `snapshot`.
 #[derive(Debug, Default)]
-pub struct NewestEvents {
+pub(super) struct NewestEvents {
     by_channel: BTreeMap<Arc<str>, Newest>,
     /// Updates in order; one is stale if its channel has been updated since.
     updates: VecDeque<Update>,
@@ -45,7 +45,7 @@ pub struct NewestEvents {
 
 impl NewestEvents {
     /// Makes `event` the newest of its channel.
-    pub fn update(&mut self, event: &Rc<LoggedEvent>) {
+    pub(super) fn update(&mut self, event: &Rc<LoggedEvent>) {
         self.updated += 1;
         self.bytes += event.event().memory_bytes();
         let channel = Arc::clone(event.channel());
@@ -66,7 +66,7 @@ impl NewestEvents {
     /// Calls `each` with the newest events of the channels that `pattern` matches, in order of
     /// channel name. Cost: the channels that share the pattern's literal prefix, each of which
     /// takes one step of `budget`, as `each` may; when it is used up the walk ends.
-    pub fn for_each_match(
+    pub(super) fn for_each_match(
         &self,
         pattern: &Pattern,
         budget: &mut ScanBudget,
@@ -94,7 +94,7 @@ impl NewestEvents {
 
     /// Heap of the table itself; the events are counted elsewhere. A B-tree's nodes have 11 places
     /// for a name, a reference and a number, 32 bytes in all, and are two thirds full.
-    pub fn memory_bytes(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         const ENTRY_BYTES: usize = 32 * 3 / 2 + 2;
         let updates = allocation_bytes(self.updates.capacity() * size_of::<Update>());
         self.by_channel.len() * ENTRY_BYTES + updates

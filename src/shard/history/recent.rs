@@ -26,7 +26,7 @@ struct Entry {
 
 /// Where a position of a client stands in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub(super) enum Place {
     /// There, and everything after it is held: the number of the first entry after it.
     Before(u64),
     /// After everything that has arrived.
@@ -39,7 +39,7 @@ pub enum Place {
 
 /// Everything that arrived lately, in order. Entries are numbered from 1 and keep their numbers.
 #[derive(Debug, Default)]
-pub struct RecentLog {
+pub(super) struct RecentLog {
     entries: VecDeque<Entry>,
     /// Entries that were forgotten.
     forgotten: u64,
@@ -55,13 +55,13 @@ pub struct RecentLog {
 
 impl RecentLog {
     /// An empty log, of whose first entries as much is known.
-    pub fn new(base: Base) -> Self {
+    pub(super) fn new(base: Base) -> Self {
         let Base { after, whole_from } = base;
         Self { base: after, newest: after.unwrap_or_default(), whole_from, ..Self::default() }
     }
 
     /// Appends `event` and forgets what is over a bound.
-    pub fn push(&mut self, event: &Rc<LoggedEvent>, now_ms: u64, limits: &Limits) {
+    pub(super) fn push(&mut self, event: &Rc<LoggedEvent>, now_ms: u64, limits: &Limits) {
         self.bytes += event.event().memory_bytes();
         self.newest = event.event().position();
         let number = self.forgotten + self.entries.len() as u64 + 1;
@@ -78,7 +78,7 @@ impl RecentLog {
     }
 
     /// Forgets what is too old, [`FORGOTTEN_PER_CALL_MAX`] events at most.
-    pub fn expire(&mut self, now_ms: u64, limits: &Limits) {
+    pub(super) fn expire(&mut self, now_ms: u64, limits: &Limits) {
         for _ in 0..FORGOTTEN_PER_CALL_MAX {
             let Some(oldest) = self.entries.front() else { return };
             if now_ms.saturating_sub(oldest.arrived_ms) <= limits.log_ms {
@@ -89,13 +89,13 @@ impl RecentLog {
     }
 
     /// The newest position seen in this epoch, also after its event was forgotten.
-    pub fn newest(&self) -> Position {
+    pub(super) fn newest(&self) -> Position {
         self.newest
     }
 
     /// Where `position` stands. Its store time has to agree, or it is the position of another
     /// message, given out again by a broker that had lost the first.
-    pub fn place_of(&self, position: Position) -> Place {
+    pub(super) fn place_of(&self, position: Position) -> Place {
         if position.pos < self.whole_from {
             return Place::TooOld;
         }
@@ -118,7 +118,7 @@ impl RecentLog {
     }
 
     /// Whether an event of this position is among what was forgotten.
-    pub fn has_forgotten(&self, pos: u64) -> bool {
+    pub(super) fn has_forgotten(&self, pos: u64) -> bool {
         self.base.is_some_and(|base| pos <= base.pos.0)
     }
 
@@ -126,7 +126,7 @@ impl RecentLog {
     /// until it returns false. Cost: for a channel its events; for a wildcard also either the
     /// channels that share its literal prefix or all events from `first` on, whichever are fewer.
     /// Each takes one step of `budget`; when that is used up the walk ends.
-    pub fn for_each_from(
+    pub(super) fn for_each_from(
         &self,
         first: u64,
         pattern: &Pattern,
@@ -185,7 +185,7 @@ impl RecentLog {
 
     /// Heap of the log itself; the events are counted elsewhere. A B-tree's nodes have 11 places
     /// for a name and a number, 24 bytes in all, and are two thirds full.
-    pub fn memory_bytes(&self) -> usize {
+    pub(super) fn memory_bytes(&self) -> usize {
         const CHANNEL_BYTES: usize = 24 * 3 / 2 + 2;
         allocation_bytes(self.entries.capacity() * size_of::<Entry>())
             + self.channels.len() * CHANNEL_BYTES
@@ -193,13 +193,13 @@ impl RecentLog {
 
     /// Messages held.
     #[cfg(test)]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries.len()
     }
 
     /// Bytes held.
     #[cfg(test)]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 

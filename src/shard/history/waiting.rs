@@ -13,7 +13,7 @@ use crate::shard::limits::{RESUME_WAIT_MS, WAITING_RESUME_BYTES_MAX, WAITING_RES
 
 /// A `subscribe` command.
 #[derive(Debug)]
-pub struct SubscribeCommand {
+pub(crate) struct SubscribeCommand {
     /// Channel names and patterns, not validated yet.
     pub channels: Vec<String>,
     /// Whether the newest event of each is wanted first.
@@ -26,7 +26,7 @@ pub struct SubscribeCommand {
 
 /// One that waits until its position is reached.
 #[derive(Debug)]
-pub struct WaitingResume {
+pub(crate) struct WaitingResume {
     /// The connection that sent it.
     pub id: ConnId,
     /// The command.
@@ -40,7 +40,7 @@ pub struct WaitingResume {
 
 /// All of those of a shard, numbered as they came.
 #[derive(Debug, Default)]
-pub struct WaitingResumes {
+pub(crate) struct WaitingResumes {
     /// In the order of their deadlines, too.
     resumes: BTreeMap<u64, WaitingResume>,
     /// The positions that are waited for, each with the number.
@@ -54,34 +54,29 @@ pub struct WaitingResumes {
 }
 
 impl WaitingResumes {
-    /// Has a command wait for `pos`, if there is room in the bounds and in the `room` that the
-    /// connection's budget leaves.
+    /// Has a command wait, if there is room in the bounds and in the `room` that the connection's
+    /// budget leaves.
     ///
     /// # Errors
     /// There is no room: the command is handed back.
-    pub fn wait(
+    pub(crate) fn wait(
         &mut self,
-        id: ConnId,
-        command: SubscribeCommand,
-        pos: u64,
-        now_ms: u64,
+        waiting: WaitingResume,
         room: usize,
     ) -> Result<(), SubscribeCommand> {
-        let bytes = command.memory_bytes();
-        let has_room = self.bytes + bytes <= WAITING_RESUME_BYTES_MAX
-            && self.numbers_of(id.index).count() < WAITING_RESUMES_MAX
-            && bytes <= room;
+        let has_room = self.bytes + waiting.bytes <= WAITING_RESUME_BYTES_MAX
+            && self.numbers_of(waiting.id.index).count() < WAITING_RESUMES_MAX
+            && waiting.bytes <= room;
         if !has_room {
-            return Err(command);
+            return Err(waiting.command);
         }
-        let deadline_ms = now_ms + RESUME_WAIT_MS;
         self.added += 1;
-        self.insert(self.added, WaitingResume { id, command, pos, deadline_ms, bytes });
+        self.insert(self.added, waiting);
         Ok(())
     }
 
     /// Puts one back that was due too early.
-    pub fn put_back(&mut self, number: u64, waiting: WaitingResume) {
+    pub(crate) fn put_back(&mut self, number: u64, waiting: WaitingResume) {
         self.insert(number, waiting);
     }
 
@@ -101,14 +96,14 @@ impl WaitingResumes {
     }
 
     /// Those that wait for a position up to `pos` wait no more.
-    pub fn reached(&mut self, pos: u64) {
+    pub(crate) fn reached(&mut self, pos: u64) {
         while self.by_pos.first().is_some_and(|first| first.0 <= pos) {
             self.due.extend(self.by_pos.pop_first().map(|(_, number)| number));
         }
     }
 
     /// Those whose time is over wait no more.
-    pub fn expire(&mut self, now_ms: u64) {
+    pub(crate) fn expire(&mut self, now_ms: u64) {
         let over = self.resumes.iter().take_while(|(_, waiting)| waiting.deadline_ms <= now_ms);
         for (number, waiting) in over {
             // It may be due already.
@@ -119,12 +114,12 @@ impl WaitingResumes {
     }
 
     /// Whether any waits no more.
-    pub fn has_due(&self) -> bool {
+    pub(crate) fn has_due(&self) -> bool {
         !self.due.is_empty()
     }
 
     /// The next that waits no more, with its number.
-    pub fn next_due(&mut self) -> Option<(u64, WaitingResume)> {
+    pub(crate) fn next_due(&mut self) -> Option<(u64, WaitingResume)> {
         while let Some(number) = self.due.pop_front() {
             // Its connection may have ended since.
             if let Some(waiting) = self.remove(number) {
@@ -135,7 +130,7 @@ impl WaitingResumes {
     }
 
     /// Takes channels out of what a connection has waiting; those that were there.
-    pub fn withdraw(&mut self, connection: u32, channels: &[String]) -> HashSet<String> {
+    pub(crate) fn withdraw(&mut self, connection: u32, channels: &[String]) -> HashSet<String> {
         let mut withdrawn = HashSet::new();
         let numbers: Vec<u64> = self.numbers_of(connection).collect();
         if numbers.is_empty() {
@@ -152,7 +147,7 @@ impl WaitingResumes {
     }
 
     /// Ends what a connection has waiting, and gives back its memory.
-    pub fn remove_connection(&mut self, connection: u32) {
+    pub(crate) fn remove_connection(&mut self, connection: u32) {
         let numbers: Vec<u64> = self.numbers_of(connection).collect();
         for number in numbers {
             self.remove(number);
@@ -165,18 +160,26 @@ impl WaitingResumes {
     }
 
     /// Heap of them all, as they were counted when they came.
-    pub fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         self.bytes
     }
 
     /// Whether a connection has any waiting.
-    pub fn has_any_of(&self, connection: u32) -> bool {
+    pub(crate) fn has_any_of(&self, connection: u32) -> bool {
         self.numbers_of(connection).next().is_some()
     }
 
     /// Heap of what a connection has waiting.
-    pub fn memory_bytes_of(&self, connection: u32) -> usize {
+    pub(crate) fn memory_bytes_of(&self, connection: u32) -> usize {
         self.numbers_of(connection).map(|number| self.resumes[&number].bytes).sum()
+    }
+}
+
+impl WaitingResume {
+    /// A command that waits for `pos` from now on.
+    pub(crate) fn new(id: ConnId, command: SubscribeCommand, pos: u64, now_ms: u64) -> Self {
+        let bytes = command.memory_bytes();
+        Self { id, command, pos, deadline_ms: now_ms + RESUME_WAIT_MS, bytes }
     }
 }
 
