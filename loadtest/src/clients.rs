@@ -1,4 +1,4 @@
-//! All clients of a run: engines that share them, told and asked as one.
+//! All clients of a run. Several engines share them; this file commands and asks them as one.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,21 +12,22 @@ use crate::failure::Failures;
 use crate::settings::{Scenario, Settings};
 use crate::ws::tls::TlsConfig;
 
-/// SO_RCVBUF of clients that read slowly: a slow phone, not a slow network with deep buffers.
+/// SO_RCVBUF of clients that read slowly. It imitates a slow phone, not a slow network with deep
+/// buffers.
 const SLOW_RECEIVE_BYTES: usize = 16_384;
 
 /// All gauges of all engines at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Now {
-    /// Upgraded.
+    /// Connections that are upgraded.
     pub connected: u64,
-    /// Upgraded and acknowledged.
+    /// Connections that are upgraded and whose subscription is acknowledged.
     pub subscribed: u64,
-    /// Under way.
+    /// Connections under way.
     pub connecting: u64,
-    /// Tried often enough.
+    /// Clients that have used all their attempts.
     pub given_up: u64,
-    /// Subscribed at least once.
+    /// Clients that were subscribed at least once.
     pub succeeded: u64,
 }
 
@@ -98,7 +99,7 @@ impl Clients {
         all
     }
 
-    /// Closes everything: why connections failed, and how long connecting took.
+    /// Closes everything. Returns why connections failed, and how long connecting took.
     pub fn end(self) -> (Failures, Histogram<u64>) {
         let mut failures = Failures::default();
         let mut connect_us = histogram();
@@ -160,7 +161,7 @@ fn start_engines(
     (0..threads).map(start).collect()
 }
 
-/// Every so-manieth client is slow, so that slow ones are everywhere.
+/// Slow clients are spread evenly among the others.
 fn pace(settings: &Settings, client: usize) -> Pace {
     let arguments = &settings.arguments;
     let share = arguments.slow_share / 100.0;

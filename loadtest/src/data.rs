@@ -1,5 +1,5 @@
-//! What a run has measured: the values that every report is made from. It knows neither how they
-//! were measured nor how they are shown.
+//! What a run has measured. Every report is made from these values. This file knows neither how
+//! they were measured nor how they are shown.
 //!
 //! Bound: one [`Sample`] per second, at most [`SAMPLES_MAX`] of them; a longer run (soak) merges
 //! neighbours, so that a sample then stands for several seconds.
@@ -31,7 +31,8 @@ pub struct RunData {
     pub connect_us: Histogram<u64>,
     /// From the intended publish time to the message in the client's hands, microseconds.
     pub delivery_us: Histogram<u64>,
-    /// From when an event was due until the kernel had it from the publisher, microseconds.
+    /// The time from when an event was due until the publisher had handed it to the kernel,
+    /// microseconds.
     pub publish_late_us: Histogram<u64>,
     /// Sums over the run.
     pub totals: Totals,
@@ -71,7 +72,7 @@ pub struct Sample {
     pub seconds: u32,
     /// Gauge: upgraded connections.
     pub connected: u64,
-    /// Gauge: connections under way to it.
+    /// Gauge: connections on their way to the upgrade.
     pub connecting: u64,
     /// Count: connections upgraded.
     pub opened: u64,
@@ -130,7 +131,7 @@ pub struct Totals {
     pub connected_max: u64,
     /// Attempts, retries included.
     pub attempts: u64,
-    /// Connections that were lost after the upgrade, without the run having wanted it.
+    /// Connections that the run wanted to keep and that were lost after the upgrade.
     pub lost: u64,
     /// Events published by this run.
     pub published: u64,
@@ -154,7 +155,7 @@ pub struct Totals {
     pub ramp: Ramp,
 }
 
-/// What connecting took.
+/// The cost of connecting.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct Ramp {
     /// How long, milliseconds.
@@ -178,9 +179,9 @@ pub struct FailureCount {
     pub first_ms: u64,
     /// The connections that were open then.
     pub connected_then: u64,
-    /// What it means, one sentence.
+    /// Its meaning, one sentence.
     pub meaning: String,
-    /// The line that fixes it.
+    /// The command or setting that fixes it.
     pub fix: String,
 }
 
@@ -212,15 +213,15 @@ pub struct StormData {
     pub dropped: u64,
     /// Connections that were back and subscribed at the end.
     pub returned: u64,
-    /// Those of them that were promised what they had missed.
+    /// Returned connections to which the server promised what they had missed.
     pub recovered: u64,
-    /// The events that they had missed.
+    /// The events that these connections had missed.
     pub recovered_events: u64,
-    /// Those that asked for it and were refused.
+    /// Returned connections that asked to resume and were refused.
     pub not_recovered: u64,
-    /// Until the last of them was, milliseconds.
+    /// The time until the last connection was back, milliseconds.
     pub all_back_ms: Option<u64>,
-    /// Until half, 90 % and 99 % of them were, milliseconds.
+    /// The time until half, 90 % and 99 % of them were back, milliseconds.
     pub back_ms: [Option<u64>; 3],
 }
 
@@ -242,11 +243,11 @@ pub struct FloorRate {
     pub server_us_per_delivery: f64,
     /// CPU per delivery of the bare sender, microseconds, median of the rounds.
     pub bare_us_per_delivery: f64,
-    /// The first by the second.
+    /// The server's CPU divided by the bare sender's.
     pub server_to_bare: f64,
 }
 
-/// The server and then the bare sender, each over as long a time.
+/// The server and then the bare sender, each measured for the same time.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct FloorRound {
     /// The server.
@@ -255,7 +256,7 @@ pub struct FloorRound {
     pub bare: FloorSide,
 }
 
-/// One of both.
+/// One side of a round.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub struct FloorSide {
     /// How long was measured, milliseconds.
@@ -268,7 +269,7 @@ pub struct FloorSide {
     pub cpu_us: u64,
     /// The same by the scheduler, /proc/PID/task/*/schedstat, nanoseconds.
     pub sched_ns: Option<u64>,
-    /// The scheduler's per delivery, microseconds; where there is none, that of stat.
+    /// CPU per delivery, microseconds: from schedstat, or from stat where schedstat is missing.
     pub us_per_delivery: f64,
     /// CPU of the load generator's clients per delivery, microseconds.
     pub client_us_per_delivery: f64,
@@ -283,7 +284,7 @@ pub struct LorisData {
     pub kinds: Vec<LorisKind>,
     /// Delivery latency of the ordinary clients before there were hostile ones.
     pub latency_without: Percentiles,
-    /// The same over as long a time with them.
+    /// Delivery latency of the ordinary clients beside the hostile ones, over the same time.
     pub latency_with: Percentiles,
 }
 
@@ -296,9 +297,9 @@ pub struct LorisKind {
     pub connections: u64,
     /// How many the server ended.
     pub ended: u64,
-    /// How, by close code or HTTP status if it told one.
+    /// How the server ended them, by close code or HTTP status where it sent one.
     pub ends: Vec<LorisEnd>,
-    /// From connect to the end.
+    /// The time from connect to the end.
     pub after: Option<LorisTimes>,
 }
 
@@ -333,6 +334,6 @@ pub struct PreflightFinding {
     pub severity: &'static str,
     /// What it allows, in words.
     pub finding: String,
-    /// The command that fixes it; empty if nothing has to be.
+    /// The command that fixes it; empty if nothing needs fixing.
     pub fix: String,
 }

@@ -5,12 +5,12 @@ use std::io;
 
 use crate::data::FailureCount;
 
-/// A cause of failure. The text of a variant is what tells two of the same kind apart.
+/// A cause of failure. Two causes of the same kind differ in the text of the variant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Cause {
     /// The load generator is out of descriptors (EMFILE).
     Emfile,
-    /// The whole machine is (ENFILE).
+    /// The whole machine is out of descriptors (ENFILE).
     Enfile,
     /// No ephemeral port is left towards the server (EADDRNOTAVAIL).
     PortsExhausted,
@@ -24,17 +24,17 @@ pub enum Cause {
     Connect(String),
     /// An HTTP status other than 101.
     Refused { status: u16, body: String },
-    /// Connected, and no answer to the upgrade.
+    /// The connection was made, but the upgrade was not answered.
     UpgradeTimeout,
     /// Reset or closed before the upgrade.
     ResetBeforeUpgrade,
-    /// Reset or closed without a close frame afterwards.
+    /// Reset or closed after the upgrade, without a close frame.
     ResetAfterUpgrade,
     /// The server sent a close frame.
     Closed { code: u16, reason: String },
     /// What the server sent is not WebSocket.
     Protocol(String),
-    /// TLS did not come about.
+    /// TLS failed.
     Tls(String),
     /// No answer to `subscribe`.
     NoAcknowledgement,
@@ -164,7 +164,8 @@ impl Cause {
     }
 }
 
-/// Causes beyond which all others are counted as one: a broken server can invent reasons for ever.
+/// Causes that are kept apart; all further ones count as one, because a broken server can send
+/// ever new reasons.
 const CAUSES_MAX: usize = 64;
 
 /// How often each cause came.

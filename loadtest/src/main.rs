@@ -9,11 +9,11 @@
 //! run        clients and publisher together, sampled
 //! clients    all engines as one
 //! verdict    why the exit code is not zero
-//! samples    a bounded number of them
+//! samples    a bounded number of samples
 //! engine/    one thread with many clients
 //! ws/        the WebSocket protocol, without IO
 //! publish    events with the time at which they were due
-//! schedule   when that is
+//! schedule   when events are due
 //! server_command  a server started for the run
 //! watch      CPU and memory of server and clients
 //! failure    causes and their fixes
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         }
     };
     let watching = ctrlc::set_handler(|| {
-        // The second ctrl-C ends at once, with the code that a shell expects.
+        // The second ctrl-C exits at once, with the code that a shell expects.
         if run::IS_INTERRUPTED.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
@@ -114,7 +114,7 @@ fn run_all(settings: &mut Settings) -> Result<(), String> {
     Ok(())
 }
 
-/// The table, and the files that were asked for; of a progression the newest run's.
+/// Prints the table and writes the report files; in a progression the newest run's stay.
 fn show(settings: &Settings, data: &RunData) -> Result<(), String> {
     println!("{}", report::table(data));
     if let Some(path) = &settings.arguments.json {

@@ -4,8 +4,8 @@ use crate::data::{Ramp, RunData, Sample, Totals};
 use crate::samples::push;
 
 impl RunData {
-    /// Adds a run that followed with the same clients: samples come after ours, sums are added, of
-    /// gauges the worse stays.
+    /// Adds a later run with the same number of clients. Its samples are appended, sums are added,
+    /// and of each gauge the worse value is kept.
     pub fn absorb(&mut self, later: Self) {
         let offset_ms = self.elapsed_ms;
         for sample in later.samples {

@@ -1,5 +1,5 @@
-//! The self-check before a run: what this machine's limits let the run reach, and what would fix
-//! it. `odin-ws doctor --role loadgen` looks at more.
+//! The self-check before a run: what this machine's limits allow, and how to raise them.
+//! `odin-ws doctor --role loadgen` checks more.
 
 use std::fs;
 use std::path::Path;
@@ -34,20 +34,20 @@ fn machine() -> MachineData {
     MachineData { kernel: kernel.trim().to_owned(), cores, descriptors }
 }
 
-/// A machine that has been looked at.
+/// A machine that has been examined.
 #[derive(Debug, Clone)]
 pub struct Checked {
-    /// It.
+    /// The machine.
     pub machine: MachineData,
     /// What was found.
     pub findings: Vec<PreflightFinding>,
 }
 
-/// Looks at this machine and prints what is not as it should be.
+/// Examines this machine and prints each limit that is too low.
 ///
 /// # Errors
-/// If the target cannot be reached and is not to be tried all the same.
-pub fn look(settings: &Settings, clients: usize) -> Result<Checked, String> {
+/// The limits rule the target out, and `--force` is not given.
+pub fn examine(settings: &Settings, clients: usize) -> Result<Checked, String> {
     let arguments = &settings.arguments;
     let machine = machine();
     let wanted = Wanted {
@@ -104,7 +104,7 @@ fn check(wanted: &Wanted, machine: &MachineData, root: &Path) -> Vec<PreflightFi
     findings
 }
 
-/// Whether a finding says that the target cannot be reached.
+/// Whether a limit rules the target out.
 fn is_hopeless(findings: &[PreflightFinding]) -> bool {
     findings.iter().any(|finding| finding.severity == "error")
 }
@@ -122,7 +122,7 @@ fn ports(wanted: &Wanted, range: &str) -> PreflightFinding {
                addresses";
     let mut finding = at_most("ports", wanted.connections, ports, "connections to one server", fix);
     if finding.severity == "ok" && wanted.connections > ports / 2 {
-        // connect takes ports of one parity first and searches the others one by one.
+        // connect(2) takes ports of one parity first and then searches the others one by one.
         finding.severity = "warning";
         finding.finding.push_str("; beyond half of them the kernel searches long for each");
         finding.fix = fix.to_owned();

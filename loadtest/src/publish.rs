@@ -1,9 +1,8 @@
 //! The publisher: events at a rate, each with the time at which it was due.
 //!
-//! A late publisher does not hide a slow server: the latency of an event counts from its place in
-//! the schedule, not from when it was sent (coordinated omission). How late events were all the
-//! same is measured. Channels take turns, so that the number of events of each follows from their
-//! sum.
+//! A late publisher does not hide a slow server: the latency of an event counts from when it was
+//! due, not from when it was sent (coordinated omission). How late events were sent is measured,
+//! too. Channels take turns, so the number of events per channel follows from the total.
 //!
 //! It is a thread of its own that sleeps in the kernel: a runtime's timer is a millisecond coarse.
 
@@ -50,8 +49,8 @@ impl Publisher {
         rate: f64,
         payload_bytes: usize,
     ) -> Result<Self, String> {
-        // It runs only within the publisher's calls, in its thread: another one would have to be
-        // woken for every event.
+        // The runtime runs in the publisher's thread: another thread would have to be woken for
+        // every event.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -84,7 +83,7 @@ impl Publisher {
         self.state.late_us.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Goes on at another rate.
+    /// Changes the rate.
     pub fn set_rate(&self, rate: f64) {
         self.state.rate.store(rate.to_bits(), Ordering::Relaxed);
     }
@@ -109,7 +108,7 @@ struct Broker {
 
 impl Broker {
     fn publish(&mut self, channel: String, payload: Vec<u8>, due: Instant, state: &State) {
-        // It fails only when the connection is gone for good; the run misses the events then.
+        // It fails only if the connection is closed for good; the run then reports the gaps.
         self.runtime.block_on(self.client.publish(channel, payload.into())).unwrap_or_default();
         self.unflushed.push(due);
         if self.unflushed.len() == FLUSH_EVENTS {
@@ -117,8 +116,8 @@ impl Broker {
         }
     }
 
-    /// Returns when the kernel has all events. Also answers what the broker has asked meanwhile,
-    /// so that it is called even if there is no event.
+    /// Returns when the kernel has all events. It also answers the broker's pings, so it is called
+    /// even if there is no event.
     fn flush(&mut self, state: &State) {
         self.runtime.block_on(self.client.flush()).unwrap_or_default();
         let now = Instant::now();
@@ -154,7 +153,7 @@ fn publish(mut broker: Broker, channels: &[String], payload_bytes: usize, state:
     broker.flush(state);
 }
 
-/// A JSON object of so many bytes that begins with the time.
+/// A JSON object of `bytes` bytes that begins with the time.
 fn payload(sent_us: u64, number: u64, bytes: usize) -> Vec<u8> {
     let mut text = format!("{{{SENT_MEMBER}{sent_us},\"n\":{number},\"pad\":\"");
     let padding = bytes.saturating_sub(text.len() + 2);

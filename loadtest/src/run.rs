@@ -23,6 +23,9 @@ use crate::watch::{self, Server, Usage};
 /// How long the last events may take after the publisher has ended.
 const DRAIN_SECONDS: u32 = 10;
 
+/// A ramp ends after this many seconds without a new connection.
+const STALLED_SECONDS: u32 = 15;
+
 /// Set by ctrl-C: the run ends with the report so far.
 pub static IS_INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
@@ -46,7 +49,7 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// Prepares a run with so many clients and starts the engines; nobody connects yet.
+    /// Prepares a run with `clients` clients and starts the engines; no client connects yet.
     ///
     /// # Errors
     /// Why it cannot begin.
@@ -191,8 +194,36 @@ impl<'a> Run<'a> {
         Some(ServerSample { cpu_us, rss_bytes: newest.rss_bytes })
     }
 
-    /// What was measured so far was the ramp; the totals of CPU begin here.
-    pub fn end_ramp(&mut self) {
+    /// Connects at the rate until every client is subscribed or has given up, or no new connection
+    /// succeeds; false if ctrl-C was pressed.
+    pub fn ramp(&mut self, rate: f64) -> bool {
+        self.tell(Command::Ramp { clients: self.clients, rate });
+        let goes_on = self.connect();
+        self.end_ramp();
+        goes_on
+    }
+
+    fn connect(&mut self) -> bool {
+        let mut best = 0;
+        let mut stalled_seconds = 0;
+        loop {
+            if !self.second() {
+                return false;
+            }
+            let now = self.now();
+            if now.subscribed + now.given_up >= self.clients as u64 {
+                return true;
+            }
+            stalled_seconds = if now.subscribed > best { 0 } else { stalled_seconds + 1 };
+            best = best.max(now.subscribed);
+            if stalled_seconds > STALLED_SECONDS {
+                return true;
+            }
+        }
+    }
+
+    /// Ends the ramp: what was measured so far belongs to it, and the CPU totals begin here.
+    fn end_ramp(&mut self) {
         let totals = &mut self.data.totals;
         totals.ramp = Ramp {
             elapsed_ms: self.began.elapsed().as_millis() as u64,
@@ -200,6 +231,11 @@ impl<'a> Run<'a> {
             client_cpu_us: std::mem::take(&mut totals.client_cpu_us),
             server_cpu_us: totals.server_cpu_us.take(),
         };
+    }
+
+    /// Lets the run go on for `duration`; false if ctrl-C was pressed.
+    pub fn hold(&mut self, duration: Duration) -> bool {
+        (0..duration.as_secs()).all(|_| self.second())
     }
 
     /// Counts and CPU up to the newest sample, to compare two moments of a run.
@@ -214,8 +250,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Stops publishing and waits for what is on its way: until every client that reads has had
-    /// what it should, or nothing comes any more. What is missing then counts as gaps.
+    /// Stops publishing and waits until every client that reads has had all its events, or no more
+    /// come. Events that are then missing count as gaps.
     pub fn drain(&mut self) {
         let Some(mut publisher) = self.publisher.take() else { return };
         publisher.stop();
@@ -226,8 +262,8 @@ impl<'a> Run<'a> {
         self.data.totals.published = published;
     }
 
-    /// Waits until so many events have come, if it is known how many there are, or none comes any
-    /// more. What is missing then counts as gaps.
+    /// Waits until `expected` events have come, or no more come. Events that are then missing count
+    /// as gaps, if the number is known.
     pub fn wait_for(&mut self, expected: Option<u64>) {
         for _ in 0..DRAIN_SECONDS {
             let before = self.counts;
@@ -247,8 +283,8 @@ impl<'a> Run<'a> {
         self.counts.deliveries - self.counts.slow_deliveries
     }
 
-    /// What the clients that read should have received of so many events; `None` if connections
-    /// came and went meanwhile without recovering, or not all read.
+    /// Deliveries that `published` events should have caused; `None` if connections were lost
+    /// without resuming, or if some clients read slowly.
     fn expected(&self, published: u64) -> Option<u64> {
         let arguments = &self.settings.arguments;
         let now = self.now();
@@ -302,14 +338,14 @@ impl<'a> Run<'a> {
 /// A moment of a run.
 #[derive(Debug)]
 pub struct Mark {
-    /// When.
+    /// The time.
     pub at: Instant,
-    /// The sums then.
+    /// The sums at that time.
     pub counts: Counts,
     delivery: Histogram<u64>,
-    /// CPU time of the clients' threads by then.
+    /// CPU time of the clients' threads until then.
     pub client_cpu_us: u64,
-    /// CPU time of the server by then.
+    /// CPU time of the server until then.
     pub server_cpu_us: Option<u64>,
     /// The server's process then.
     pub server: Option<Usage>,

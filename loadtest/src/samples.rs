@@ -1,10 +1,10 @@
-//! Samples of a run that has no end: they stay within their bound.
+//! Keeps the samples of a run within their bound, however long it runs.
 
 use hdrhistogram::Histogram;
 
 use crate::data::{Percentiles, SAMPLES_MAX, Sample, ServerSample};
 
-/// Appends a sample; when there are too many, neighbours become one.
+/// Appends a sample. If there are too many, each pair of neighbours is merged.
 pub fn push(samples: &mut Vec<Sample>, sample: Sample) {
     samples.push(sample);
     if samples.len() < SAMPLES_MAX {

@@ -9,19 +9,16 @@ use crate::run::{Mark, Run};
 use crate::settings::{Scenario, Settings};
 use crate::{floor, preflight};
 
-/// Seconds without one connection more after which a ramp has met its ceiling.
-const STALLED_SECONDS: u32 = 15;
-
 /// Seconds that a storm may take.
 const STORM_SECONDS: u32 = 60;
 
-/// The share of the deliveries that a step must bring to count as held.
+/// The share of the wanted deliveries that must arrive for a step to hold.
 const HELD_SHARE: f64 = 0.98;
 
 /// Steps of one run: from 1 to a million events per second by doubling needs 20.
 const STEPS_MAX: usize = 200;
 
-/// Runs the scenario with so many clients.
+/// Runs the scenario with `clients` clients.
 ///
 /// # Errors
 /// Why it could not begin.
@@ -37,9 +34,9 @@ fn run_one(settings: &Settings, clients: usize) -> Result<RunData, String> {
         Scenario::Loris => settings.arguments.loris,
         _ => 0,
     };
-    let checked = preflight::look(settings, clients + hostile)?;
+    let checked = preflight::examine(settings, clients + hostile)?;
     let mut run = Run::prepare(settings, clients, checked)?;
-    let mut goes_on = ramp(&mut run, settings.arguments.ramp_rate);
+    let mut goes_on = run.ramp(settings.arguments.ramp_rate);
     let (mut storm, mut loris) = (None, None);
     if goes_on && settings.arguments.scenario != Scenario::Capacity {
         run.start_publisher()?;
@@ -47,20 +44,20 @@ fn run_one(settings: &Settings, clients: usize) -> Result<RunData, String> {
     match (settings.arguments.scenario, settings.arguments.step_factor) {
         (Scenario::Fanout, Some(factor)) if goes_on => steps(&mut run, settings, factor),
         (Scenario::Storm, _) if goes_on => {
-            // Some deliveries before it, so that what follows is a difference.
-            goes_on = hold(&mut run, Duration::from_secs(3));
+            // Deliveries before the storm, so that resuming has a position to start from.
+            goes_on = run.hold(Duration::from_secs(3));
             if goes_on {
                 let (data, went_on) = storm_of(&mut run, settings);
                 storm = Some(data);
                 goes_on = went_on;
             }
             if goes_on {
-                hold(&mut run, settings.duration);
+                run.hold(settings.duration);
             }
         }
         (Scenario::Loris, _) if goes_on => loris = Some(loris_of(&mut run, settings)?),
         _ if goes_on => {
-            hold(&mut run, settings.duration);
+            run.hold(settings.duration);
         }
         _ => {}
     }
@@ -68,38 +65,6 @@ fn run_one(settings: &Settings, clients: usize) -> Result<RunData, String> {
     let mut data = run.finish(storm);
     data.loris = loris;
     Ok(data)
-}
-
-/// Connects at the rate, until every client is subscribed or has given up, or nobody gets through any more.
-pub fn ramp(run: &mut Run<'_>, rate: f64) -> bool {
-    run.tell(Command::Ramp { clients: run.clients, rate });
-    let goes_on = connect(run);
-    run.end_ramp();
-    goes_on
-}
-
-fn connect(run: &mut Run<'_>) -> bool {
-    let mut best = 0;
-    let mut stalled_seconds = 0;
-    loop {
-        if !run.second() {
-            return false;
-        }
-        let now = run.now();
-        if now.subscribed + now.given_up >= run.clients as u64 {
-            return true;
-        }
-        stalled_seconds = if now.subscribed > best { 0 } else { stalled_seconds + 1 };
-        best = best.max(now.subscribed);
-        if stalled_seconds > STALLED_SECONDS {
-            return true;
-        }
-    }
-}
-
-/// Goes on for so long; false if ctrl-C was pressed.
-pub fn hold(run: &mut Run<'_>, duration: Duration) -> bool {
-    (0..duration.as_secs()).all(|_| run.second())
 }
 
 /// Raises the rate until a step does not hold.
@@ -110,12 +75,12 @@ fn steps(run: &mut Run<'_>, settings: &Settings, factor: f64) {
         if let Some(publisher) = &run.publisher {
             publisher.set_rate(rate);
         }
-        // The first second belongs to the step before.
+        // The first second still belongs to the previous step.
         if !run.second() {
             return;
         }
         let before = run.mark();
-        if !hold(run, Duration::from_secs(arguments.step_seconds)) {
+        if !run.hold(Duration::from_secs(arguments.step_seconds)) {
             return;
         }
         let step = step(&before, &run.mark(), settings, (rate, run.clients));
@@ -131,8 +96,8 @@ fn steps(run: &mut Run<'_>, settings: &Settings, factor: f64) {
 fn step(before: &Mark, after: &Mark, settings: &Settings, (rate, clients): (f64, usize)) -> Step {
     let seconds = after.at.duration_since(before.at).as_secs_f64();
     let counts = after.counts.since(before.counts);
-    let places = clients * settings.subscriptions.min(settings.channels.len());
-    let per_event = places as f64 / settings.channels.len() as f64;
+    let subscriptions = clients * settings.subscriptions.min(settings.channels.len());
+    let per_event = subscriptions as f64 / settings.channels.len() as f64;
     let deliveries_wanted_per_s = rate * per_event;
     let deliveries_per_s = counts.deliveries as f64 / seconds;
     let latency = before.latency_until(after);
@@ -153,22 +118,22 @@ fn step(before: &Mark, after: &Mark, settings: &Settings, (rate, clients): (f64,
     }
 }
 
-/// Measures the ordinary clients alone, and then beside hostile ones.
+/// Measures the ordinary clients alone, then beside hostile ones.
 fn loris_of(run: &mut Run<'_>, settings: &Settings) -> Result<LorisData, String> {
     let began = run.mark();
-    let goes_on = hold(run, settings.duration);
+    let goes_on = run.hold(settings.duration);
     let alone = run.mark();
     let mut kinds = Vec::new();
     if goes_on {
         let loris = Loris::start(settings)?;
-        hold(run, settings.duration);
+        run.hold(settings.duration);
         kinds = loris.end();
     }
     let latency_without = began.latency_until(&alone);
     Ok(LorisData { kinds, latency_without, latency_with: alone.latency_until(&run.mark()) })
 }
 
-/// Drops everybody and waits until all are back; also whether the run goes on.
+/// Drops all connections and waits until all are back. The second value is whether the run goes on.
 fn storm_of(run: &mut Run<'_>, settings: &Settings) -> (StormData, bool) {
     let dropped = run.now().subscribed;
     let before = run.mark().counts;
@@ -182,8 +147,8 @@ fn storm_of(run: &mut Run<'_>, settings: &Settings) -> (StormData, bool) {
     }
     let back_ms = run.back_ms();
     let at = |share: f64| {
-        let place = (dropped as f64 * share).ceil() as usize;
-        back_ms.get(place.saturating_sub(1)).map(|ms| u64::from(*ms))
+        let rank = (dropped as f64 * share).ceil() as usize;
+        back_ms.get(rank.saturating_sub(1)).map(|ms| u64::from(*ms))
     };
     let returned = back_ms.len() as u64;
     let counts = run.mark().counts.since(before);

@@ -1,12 +1,12 @@
-//! When events are due, and a thread that is awake then.
+//! When events are due, and how a thread wakes on time.
 //!
-//! The schedule does not shift when its user is late: an event's place follows from the rate and
-//! the number of events before it, so that a latency counts from there (coordinated omission).
+//! The schedule does not shift when its user is late: when an event is due follows from the rate
+//! and the number of events before it, and latencies count from there (coordinated omission).
 
 use std::fs;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// The longest sleep, so that the end and another rate are noticed.
+/// The longest sleep, so that the thread notices the end and a new rate.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
 
 /// Events at a rate.
@@ -33,7 +33,7 @@ impl Schedule {
         self.since_base += 1;
     }
 
-    /// Goes on at another rate; the next event stays due when it was.
+    /// Changes the rate; when the next event is due stays the same.
     pub fn set_rate(&mut self, rate: f64) {
         if rate != self.rate {
             *self = Self::new(self.due(), rate);
@@ -50,8 +50,8 @@ pub fn sleep_until(due: Instant) -> bool {
     Instant::now() >= due
 }
 
-/// Has this thread's sleeps end when they should, not within the usual 50 us after it (proc(5),
-/// timerslack_ns). Where that cannot be set, they end that much later, which is measured.
+/// Makes this thread's sleeps end on time instead of up to 50 us late (proc(5), timerslack_ns).
+/// If that cannot be set, sleeps end late, and the lateness is measured.
 pub fn sharpen_sleep() {
     // "PID/task/TID"
     let Ok(thread) = fs::read_link("/proc/thread-self") else { return };
@@ -60,7 +60,7 @@ pub fn sharpen_sleep() {
     }
 }
 
-/// Moments as times of day, to be compared within one machine.
+/// Converts moments to times of day, which processes of one machine can compare.
 #[derive(Debug, Clone, Copy)]
 pub struct WallClock {
     began: Instant,

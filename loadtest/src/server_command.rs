@@ -7,10 +7,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long it may take to serve.
+/// The longest time until it serves.
 const READY_SECONDS: u64 = 60;
 
-/// Between two looks whether it serves.
+/// The interval between two checks whether it serves.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The running server; it is killed when this is dropped.

@@ -1,4 +1,4 @@
-//! Flags and environment to validated settings; all mistakes are told at once.
+//! Turns flags and environment into validated settings; it reports all mistakes at once.
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ pub enum Scenario {
     Fanout,
     /// As sustained, while a share of the clients reads slowly or not at all.
     Slow,
-    /// Drops all connections at once and has them come back.
+    /// Drops all connections at once and waits until all are back.
     Storm,
     /// As sustained, for hours.
     Soak,
@@ -27,7 +27,7 @@ pub enum Scenario {
     Loris,
     /// The server's CPU per delivery beside that of a process that does nothing but send.
     Floor,
-    /// That process; `floor` starts it.
+    /// The process that only sends; `floor` starts it.
     #[value(hide = true)]
     FloorSender,
 }
@@ -51,7 +51,8 @@ impl Scenario {
 
 /// Load and capacity tests of a WebSocket push server: finds the ceiling and names its cause.
 ///
-/// Exit code: 0 all went well, 1 something is missing, came twice or failed, 2 wrong arguments.
+/// Exit code: 0 all is well, 1 events are missing or came twice or something failed, 2 wrong
+/// arguments.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "odin-loadtest", version, max_term_width = 100, args_override_self = true)]
 pub struct Arguments {
@@ -68,8 +69,8 @@ pub struct Arguments {
     /// other until one fails.
     #[arg(long)]
     pub preset: Option<String>,
-    /// How long to hold, such as 90, 5m or 4h; floor, loris: of each measurement [default: 10s for capacity,
-    /// storm and floor, 75s for loris, 4h for soak, else 60s].
+    /// How long to hold, such as 90, 5m or 4h; for floor and loris, the length of each measurement
+    /// [default: 10s for capacity, storm and floor, 75s for loris, 4h for soak, else 60s].
     #[arg(long, env = "DURATION")]
     pub duration: Option<String>,
     /// New connections per second.
@@ -127,19 +128,20 @@ pub struct Arguments {
     /// Percent of the clients that must get their subscription.
     #[arg(long, default_value_t = 100.0)]
     pub min_success: f64,
-    /// Seconds that connect, upgrade and subscription may take each.
+    /// Time limit in seconds for connect, for the upgrade and for the subscription.
     #[arg(long, default_value_t = 10)]
     pub timeout: u64,
     /// Attempts of a client before it gives up.
     #[arg(long, default_value_t = 5)]
     pub attempts: u32,
-    /// Process of the server on this machine, whose CPU and memory are shown.
+    /// Process id of the server on this machine; its CPU and memory are shown.
     #[arg(long)]
     pub server_pid: Option<u32>,
-    /// Or a command line that starts the server, split at spaces; it ends with the run.
+    /// Instead of --server-pid: a command that starts the server, split at spaces; the server ends
+    /// with the run.
     #[arg(long, conflicts_with = "server_pid")]
     pub server_cmd: Option<String>,
-    /// The server's metrics instead, such as http://127.0.0.1:9302/metrics.
+    /// Instead of --server-pid: the server's metrics, such as http://127.0.0.1:9302/metrics.
     #[arg(long)]
     pub metrics_url: Option<String>,
     /// Offer permessage-deflate.
@@ -157,11 +159,11 @@ pub struct Arguments {
     /// Threads for the clients.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
-    /// Sleep between rounds of reading, microseconds: fewer wakes, and latencies that much longer.
+    /// Sleep between rounds of reading, microseconds: fewer wakes, but latencies grow by as much.
     #[arg(long, default_value_t = 0)]
     pub poll_interval_us: u64,
-    /// Never sleep while waiting for events: the server's sends then do not pay for waking the
-    /// clients. Takes a core per thread; meant for measuring the server's CPU.
+    /// Never sleep while waiting for events, so that the server's sends do not also wake the
+    /// clients. Each thread takes a whole core. Use it to measure the server's CPU.
     #[arg(long, conflicts_with = "poll_interval_us")]
     pub poll: bool,
     /// Write the report as JSON.
@@ -173,7 +175,7 @@ pub struct Arguments {
     /// No progress lines.
     #[arg(long)]
     pub quiet: bool,
-    /// Start although the self-check says that the target cannot be reached.
+    /// Start even if the self-check says that the target cannot be reached.
     #[arg(long)]
     pub force: bool,
 }
@@ -185,7 +187,7 @@ const PRESETS: [(&str, usize); 5] =
 /// Arguments that can be used.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// As they were given.
+    /// The arguments as they were given.
     pub arguments: Arguments,
     /// The server.
     pub target: Target,
@@ -283,7 +285,7 @@ impl Settings {
     }
 }
 
-/// The value, or `None` and one mistake more.
+/// The value; on a mistake `None`, after the mistake is added to the list.
 fn keep<T>(mistakes: &mut Vec<String>, result: Result<T, String>) -> Option<T> {
     result.map_err(|mistake| mistakes.push(mistake)).ok()
 }

@@ -1,8 +1,8 @@
-//! Why the exit code of a run is not zero.
+//! Decides whether a run passed, and says why it did not.
 
 use crate::data::RunData;
 
-/// Why the exit code is not zero.
+/// The reasons why the exit code is not zero; empty if the run passed.
 pub fn verdict(data: &RunData, min_success: f64) -> Vec<String> {
     let totals = &data.totals;
     let mut verdict = Vec::new();

@@ -16,8 +16,8 @@ const METRICS_BYTES_MAX: u64 = 4 << 20;
 pub struct Usage {
     /// User and system time, microseconds, counted in ticks of 10,000.
     pub cpu_us: u64,
-    /// Time on a core by the scheduler's count, nanoseconds; `None` where the kernel does not tell
-    /// it, or the server is on another machine.
+    /// Time on a core by the scheduler's count, nanoseconds; `None` if the kernel does not report
+    /// it or the server is on another machine.
     pub sched_ns: Option<u64>,
     /// Resident memory, bytes.
     pub rss_bytes: u64,
@@ -47,7 +47,7 @@ impl Server {
         Ok(Self::Metrics(host.to_owned(), format!("/{path}")))
     }
 
-    /// The newest figures; `None` if they cannot be had now.
+    /// The newest figures; `None` if they cannot be read now.
     pub fn usage(&self) -> Option<Usage> {
         match self {
             Self::Process(pid) => process(*pid),
@@ -64,7 +64,7 @@ fn process(pid: u32) -> Option<Usage> {
     Some(Usage { cpu_us, sched_ns: sched_ns(pid), rss_bytes: kib * 1_024 })
 }
 
-/// The sum over the threads that there are (Documentation/scheduler/sched-stats.rst: the first
+/// The sum over all threads (Documentation/scheduler/sched-stats.rst: the first
 /// number of a thread's schedstat).
 fn sched_ns(pid: u32) -> Option<u64> {
     let of_task = |task: fs::DirEntry| {

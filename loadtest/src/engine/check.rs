@@ -1,7 +1,8 @@
-//! Whether a connection got every event once and in order: by `seq` on the connection, by `pos`
-//! and `prev` on each channel. The first event of a channel is checked against the position of the
-//! subscription's acknowledgement: every later event of the channel is due, and no earlier one. A
-//! client that comes back and is told that it recovers goes on being checked where it was.
+//! Checks that a connection gets every event once and in order: by `seq` on the connection, by
+//! `pos` and `prev` on each channel. The first event of a channel is checked against the position
+//! in the subscription's acknowledgement: it must be later, and no event between the two may be
+//! missing. If the server lets a returning client resume, the check continues from the client's
+//! last event.
 //!
 //! Bound: [`CHANNELS_MAX`] channels of a connection are watched by position, 16 bytes each; `seq`
 //! is watched always.
@@ -11,18 +12,18 @@ use super::event::Event;
 /// Channels of one connection that are watched by position.
 const CHANNELS_MAX: usize = 512;
 
-/// What one event showed. All zero: it was the next.
+/// What one event showed. All fields are zero if it was the expected one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Events that should have come before it.
     pub gaps: u64,
-    /// It had come before.
+    /// Whether it had come before.
     pub is_duplicate: bool,
-    /// It came after one that should have followed it.
+    /// Whether it came after an event that should have followed it.
     pub is_disordered: bool,
 }
 
-/// The place of one connection in its channels.
+/// How far one connection has come in its channels.
 #[derive(Debug, Default)]
 pub struct Checker {
     last_seq: u64,
@@ -31,7 +32,7 @@ pub struct Checker {
     /// Channel number and newest position.
     channels: Vec<(u32, u64)>,
     /// Position and store time of the last event, or of the acknowledgement before the first.
-    place: Option<(u64, u64)>,
+    position: Option<(u64, u64)>,
 }
 
 impl Checker {
@@ -41,22 +42,22 @@ impl Checker {
     }
 
     /// Position and store time to resume from.
-    pub fn place(&self) -> Option<(u64, u64)> {
-        self.place
+    pub fn position(&self) -> Option<(u64, u64)> {
+        self.position
     }
 
     /// The subscription was acknowledged at this position and store time, without what came before.
     pub fn on_acknowledged(&mut self, pos: u64, ts: u64) {
         self.acknowledged_pos = pos;
         self.channels.clear();
-        self.place = Some((pos, ts));
+        self.position = Some((pos, ts));
     }
 
-    /// What follows does not connect to what came before: positions may start afresh.
+    /// After a resync positions may start afresh: later events are not compared with earlier ones.
     pub fn on_resync(&mut self) {
         self.acknowledged_pos = 0;
         self.channels.clear();
-        self.place = None;
+        self.position = None;
     }
 
     /// Takes the next event.
@@ -67,11 +68,11 @@ impl Checker {
         }
         verdict.is_disordered = seq < self.last_seq;
         self.last_seq = self.last_seq.max(seq);
-        self.place = self.place.max(Some((event.pos, event.ts)));
+        self.position = self.position.max(Some((event.pos, event.ts)));
         let known = self.channels.iter().position(|(number, _)| *number == event.channel);
         match known {
-            Some(place) => {
-                let last = &mut self.channels[place].1;
+            Some(at) => {
+                let last = &mut self.channels[at].1;
                 if event.pos == *last {
                     verdict.is_duplicate = true;
                 } else if event.pos < *last {
@@ -93,8 +94,8 @@ impl Checker {
         verdict
     }
 
-    /// The server tells its position and adds the subscription in one step, so that nothing can
-    /// come between them: an event up to it is out of place, and one after it must not be missing.
+    /// The server reads its position and adds the subscription in one step, so no event can come
+    /// between them. An event up to this position is out of order; no later one may be missing.
     fn check_first(&self, event: &Event, verdict: &mut Verdict) {
         if self.acknowledged_pos == 0 {
             return;
@@ -130,7 +131,7 @@ mod tests {
         assert!(check(&mut checker, 0, 4, 40, 30).is_disordered, "by seq");
         assert_eq!(check(&mut checker, 0, 10, 50, 0), fine, "the server knew none before");
         checker.on_lost();
-        assert_eq!(checker.place(), Some((50, 50)));
+        assert_eq!(checker.position(), Some((50, 50)));
         assert_eq!(check(&mut checker, 0, 1, 60, 50), fine, "it recovered");
         assert_eq!(check(&mut checker, 0, 2, 80, 70).gaps, 1, "it said so, but did not");
         checker.on_lost();

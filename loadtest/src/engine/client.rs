@@ -12,27 +12,27 @@ use crate::ws::tls::TlsClient;
 /// Where a client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Not its turn yet, or waiting to try again.
+    /// The client waits for its turn, or until it tries again.
     Waiting,
-    /// The SYN is out.
+    /// The SYN is sent.
     Connecting,
     /// TLS or the HTTP upgrade is under way.
     Upgrading,
-    /// Upgraded, the answer to `subscribe` is awaited.
+    /// The connection is upgraded and waits for the answer to `subscribe`.
     Subscribing,
     /// Subscribed.
     Open,
-    /// Tried often enough.
+    /// The client has used all its attempts.
     GivenUp,
 }
 
 impl Phase {
-    /// Whether the WebSocket connection stands.
+    /// Whether the WebSocket connection is open.
     pub fn is_upgraded(self) -> bool {
         matches!(self, Self::Subscribing | Self::Open)
     }
 
-    /// Whether a socket exists without that.
+    /// Whether there is a socket that is not upgraded yet.
     pub fn is_under_way(self) -> bool {
         matches!(self, Self::Connecting | Self::Upgrading)
     }
@@ -43,7 +43,7 @@ impl Phase {
 pub enum Pace {
     /// Everything at once.
     Full,
-    /// So many bytes at each tick.
+    /// This many bytes at each tick.
     Slow(usize),
     /// Nothing after the acknowledgement.
     Stalled,
@@ -56,20 +56,20 @@ pub struct Client {
     pub pace: Pace,
     pub stream: Option<TcpStream>,
     pub tls: Option<Box<TlsClient>>,
-    /// Only with a server that keeps its compression context between messages.
+    /// Present only if the server keeps its compression context between messages.
     pub inflater: Option<Box<Inflater>>,
     pub is_deflated: bool,
     pub reader: FrameReader,
     pub checker: Checker,
     /// The response head while it is incomplete.
     pub head: Vec<u8>,
-    /// What the socket has not taken yet.
+    /// Bytes that the socket has not taken yet.
     pub unsent: Vec<u8>,
     pub key: String,
     pub began: Instant,
     /// Attempts since the last connection that lasted.
     pub attempts: u32,
-    /// Which of the client's timers is the newest.
+    /// The stamp of the client's newest timer; older timers are ignored.
     pub stamp: u32,
     pub has_succeeded: bool,
 }

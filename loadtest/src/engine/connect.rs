@@ -17,13 +17,14 @@ use crate::ws::frame::put_frame;
 use crate::ws::handshake;
 use crate::ws::tls::TlsClient;
 
-/// The first wait before another attempt; it doubles, and chance takes a share of it.
+/// The first wait before another attempt. It doubles each time; the real wait is a random share
+/// of it.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 
 /// The longest wait before another attempt.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// A connection that lasted so long was a success; one that is lost before was another attempt.
+/// A connection that lasts this long is a success; one that is lost earlier is a failed attempt.
 const STABLE: Duration = Duration::from_secs(10);
 
 /// IP_BIND_ADDRESS_NO_PORT of ip(7).
@@ -147,8 +148,8 @@ impl Engine {
         self.sink.record_connect(elapsed);
         self.set_phase(index, Phase::Subscribing);
         let number = self.numbering.0 + index * self.numbering.1;
-        let place = self.clients[index].checker.place();
-        match self.settings.subscriptions.message(number, &self.sink.epoch, place) {
+        let position = self.clients[index].checker.position();
+        match self.settings.subscriptions.message(number, &self.sink.epoch, position) {
             Some(subscribe) => {
                 self.set_timer(index, self.settings.timeout);
                 self.send_frame(index, TEXT, subscribe.as_bytes());
@@ -157,7 +158,7 @@ impl Engine {
         }
     }
 
-    /// The client has what it wanted.
+    /// The subscription is acknowledged.
     pub(super) fn on_subscribed(&mut self, index: usize) {
         self.set_phase(index, Phase::Open);
         let client = &mut self.clients[index];
@@ -206,14 +207,14 @@ impl Engine {
             match stream.write(&client.unsent) {
                 Ok(count) => drop(client.unsent.drain(..count)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // A connection that broke shows when it is read.
+                // The next read reports a broken connection.
                 Err(_) => return,
             }
         }
         client.unsent = Vec::new();
     }
 
-    /// The connection or the attempt failed: count why, and try again if that can help.
+    /// The connection or the attempt failed: counts the cause, and tries again if that can help.
     pub(super) fn fail(&mut self, index: usize, cause: Cause) {
         let client = &mut self.clients[index];
         let was_upgraded = client.phase.is_upgraded();
@@ -248,7 +249,7 @@ impl Engine {
     /// Drops the connection with a reset, which leaves no socket in TIME_WAIT behind.
     pub(super) fn reset(&mut self, index: usize) {
         if let Some(stream) = &self.clients[index].stream {
-            // If it cannot be set the port is taken for a minute longer.
+            // Without the option the port stays in use for another minute.
             SockRef::from(stream).set_linger(Some(Duration::ZERO)).unwrap_or_default();
         }
         self.clients[index].forget_connection();

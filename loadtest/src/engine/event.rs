@@ -2,7 +2,7 @@
 //! a second cannot afford more.
 //!
 //! The server writes `{"seq":N,"type":"T","channel":"C","ts":N,"pos":N,"prev":N,"data":...}`. What
-//! does not begin like that is no event, or one that is left to a real parser.
+//! does not begin like that is not an event, or goes to a complete JSON parser.
 //!
 //! Every subscriber gets the same text behind its `seq`. [`EventReader`] keeps what it has read, so
 //! that a text that is byte for byte the same need only be compared.
@@ -14,13 +14,13 @@ use crate::ws::ProtocolError;
 /// The member by which a run knows its own payloads; it is the first.
 pub const SENT_MEMBER: &str = "\"loadtest_sent_us\":";
 
-/// Texts that are kept: the events of about a quarter of a second at 4,000 a second.
+/// Texts that are kept: about a quarter of a second of events at 4,000 a second.
 const KNOWN_MAX: usize = 1_024;
 
 /// Bytes of the longest text that is kept: all of them take 4 MiB at most.
 const KNOWN_BYTES_MAX: usize = 4_096;
 
-/// Bytes at the front of a text that tell where it is kept: up to the position and beyond.
+/// Bytes at the front of a text from which its slot is computed; they include the position.
 const HASHED_BYTES: usize = 112;
 
 /// What a run looks at in an event, beside its `seq`.
@@ -35,7 +35,7 @@ pub struct Event {
     /// The position of the previous event of the channel; 0 if the server knew none.
     pub prev: u64,
     /// The intended publish time that this run put into the payload, microseconds since the Unix
-    /// epoch; `None` if somebody else published.
+    /// epoch; `None` if another program published the event.
     pub sent_us: Option<u64>,
 }
 
@@ -66,7 +66,7 @@ impl EventReader {
         if self.known.is_empty() {
             self.known.resize(KNOWN_MAX, Known::default());
         }
-        let known = &mut self.known[place(rest)];
+        let known = &mut self.known[slot(rest)];
         if !rest.is_empty() && known.text == rest {
             return Ok(Some((seq, known.event)));
         }
@@ -103,8 +103,8 @@ fn check_utf8(text: &[u8]) -> Result<(), ProtocolError> {
     std::str::from_utf8(text).map(drop).map_err(|_| ProtocolError::Utf8)
 }
 
-/// Where a text is kept. A text that shares the place with another only costs time.
-fn place(text: &[u8]) -> usize {
+/// The slot that keeps a text. Two texts that share a slot only cost time.
+fn slot(text: &[u8]) -> usize {
     let mut hash = text.len() as u64;
     for chunk in text[..text.len().min(HASHED_BYTES)].chunks_exact(8) {
         let word = u64::from_le_bytes(chunk.try_into().unwrap_or_default());
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(read(&mut reader, TEXT.replace(":17,", ":18,")), Some((18, EVENT)));
         let later = Event { pos: 812_346, ..EVENT };
         assert_eq!(read(&mut reader, TEXT.replace("812345", "812346")), Some((17, later)));
-        // The same place, another end: it is read again, and refused.
+        // The same slot, another end: it is read again, and refused.
         let mut broken = TEXT.as_bytes().to_vec();
         let last = broken.len() - 3;
         broken[last] = 0xFF;

@@ -6,7 +6,7 @@
 //! receive  bytes to messages, messages to figures
 //! client   one client's state
 //! event    the figures of an event message
-//! check    once and in order?
+//! check    whether events come once and in order
 //! shared   what other threads read
 //! ```
 //!
@@ -47,7 +47,7 @@ const UNDER_WAY_MAX: usize = 2_048;
 /// Bytes of one read.
 const READ_BYTES: usize = 256 * 1_024;
 
-/// How often sums are handed over, and slow clients read.
+/// The interval at which sums are handed over and slow clients read.
 const TICK: Duration = Duration::from_millis(100);
 
 const WAKE: Token = Token(usize::MAX);
@@ -69,7 +69,7 @@ pub struct EngineSettings {
     pub bearer: Option<String>,
     /// Who subscribes to what.
     pub subscriptions: Subscriptions,
-    /// How long connect, upgrade and acknowledgement may take each.
+    /// The longest time for connect, for upgrade and for acknowledgement.
     pub timeout: Duration,
     /// Attempts of a client before it gives up.
     pub attempts_max: u32,
@@ -84,11 +84,11 @@ pub struct EngineSettings {
 /// How the thread waits for its sockets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waiting {
-    /// In epoll, until a socket is ready.
+    /// It sleeps in epoll until a socket is ready.
     Sleeping,
-    /// In epoll, and so long before it, so that several messages are read at once.
+    /// It sleeps this long and then asks epoll, so that it reads several messages at once.
     Pausing(Duration),
-    /// Not at all: it asks again and again, and whoever sends to it has nobody to wake.
+    /// It never sleeps and asks epoll again and again, so the sender need not wake it.
     Spinning,
 }
 
@@ -97,7 +97,7 @@ pub enum Waiting {
 pub struct Subscriptions {
     /// Channels or patterns to choose from.
     pub channels: Vec<String>,
-    /// How many each client takes.
+    /// Channels that each client takes.
     pub per_client: usize,
 }
 
@@ -109,12 +109,12 @@ impl Subscriptions {
         (0..taken).map(move |next| &self.channels[(client * taken + next) % count])
     }
 
-    /// The `subscribe` message of one client, which goes on from `place` (position and store time)
+    /// The `subscribe` message of one client, which resumes from `position` (with its store time)
     /// if it was connected before; `None` if it takes no channel.
-    fn message(&self, client: usize, epoch: &str, place: Option<(u64, u64)>) -> Option<String> {
+    fn message(&self, client: usize, epoch: &str, position: Option<(u64, u64)>) -> Option<String> {
         let channels: Vec<&String> = self.of(client).collect();
         let mut message = json!({"type": "subscribe", "channels": channels});
-        if let Some((pos, ts)) = place.filter(|_| !epoch.is_empty()) {
+        if let Some((pos, ts)) = position.filter(|_| !epoch.is_empty()) {
             message["resume"] = json!({"epoch": epoch, "pos": pos, "ts": ts});
         }
         (!channels.is_empty()).then(|| message.to_string())
@@ -127,22 +127,22 @@ impl Subscriptions {
         if taken == 0 {
             return 0;
         }
-        let places = clients * taken;
-        places / count + usize::from(channel < places % count)
+        let subscriptions = clients * taken;
+        subscriptions / count + usize::from(channel < subscriptions % count)
     }
 }
 
 /// What the run asks of an engine.
 #[derive(Debug, Clone, Copy)]
 pub enum Command {
-    /// Have so many clients, connecting at most so many per second.
+    /// Connect clients up to this number, at most so many per second.
     Ramp {
         /// Clients.
         clients: usize,
         /// New connections per second.
         rate: f64,
     },
-    /// Drop all connections with a reset, and come back within `jitter`, each at its own time.
+    /// Drop all connections with a reset; each client reconnects at a random time within `jitter`.
     Storm {
         /// The longest wait before the first attempt.
         jitter: Duration,
@@ -154,7 +154,7 @@ pub enum Command {
 /// A running engine, seen from the run.
 #[derive(Debug)]
 pub struct Handle {
-    /// Its account.
+    /// Its sums, gauges and histograms.
     pub shared: Arc<Shared>,
     commands: Sender<Command>,
     waker: Waker,
@@ -204,9 +204,9 @@ struct Engine {
     poll: Poll,
     clients: Vec<Client>,
     numbering: (usize, usize),
-    /// When something is due: the time, the client and the stamp that it must still have.
+    /// The timers: due time, client, and the stamp that the client must still have.
     timers: BinaryHeap<Reverse<(Instant, u32, u32)>>,
-    /// How many clients are wanted, and at which rate since when.
+    /// How many clients are wanted, at which rate they connect, and since when.
     wanted: usize,
     started: usize,
     ramp: (f64, Instant, usize),
@@ -273,7 +273,7 @@ impl Engine {
             match self.poll.poll(&mut events, Some(timeout)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Without it nothing can be measured: what was, stays.
+                // Without epoll nothing more can be measured; what was measured is kept.
                 Err(_) => return self.hand_over(),
             }
             for event in &events {
@@ -294,7 +294,7 @@ impl Engine {
         }
     }
 
-    /// Until the next thing that is due.
+    /// The time until the next timer is due.
     fn timeout(&self, next_tick: Instant) -> Duration {
         if self.settings.waiting == Waiting::Spinning {
             return Duration::ZERO;
@@ -312,7 +312,7 @@ impl Engine {
         due.saturating_duration_since(now)
     }
 
-    /// Starts the clients whose turn it is.
+    /// Starts the clients that are due by the rate.
     fn start_due(&mut self) {
         let (rate, since, before) = self.ramp;
         let allowed = before + (since.elapsed().as_secs_f64() * rate) as usize;
@@ -375,7 +375,7 @@ impl Engine {
         }
     }
 
-    /// Adds the sums of this round to the account.
+    /// Adds the sums of this round to those that other threads read.
     fn hand_over(&mut self) {
         let gauges = &self.gauges;
         Shared::set(&self.account.connected, gauges.upgraded);

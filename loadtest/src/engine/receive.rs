@@ -20,10 +20,10 @@ use crate::ws::handshake::{self, Response};
 /// The longest message that a server may send.
 const READ_LIMITS: ReadLimits = ReadLimits { message_bytes_max: 16 << 20 };
 
-/// Reads of one client before the others have their turn.
+/// Reads of one client before the engine goes to the next.
 const READS_PER_TURN: usize = 4;
 
-/// What a message asks of the engine: everything that is not an event.
+/// What a message that is not an event asks of the engine.
 #[derive(Debug)]
 enum Control {
     Ping(Vec<u8>),
@@ -31,7 +31,7 @@ enum Control {
     Message(Value),
 }
 
-/// Where figures go until they are handed over.
+/// Collects figures until they are handed over.
 #[derive(Debug)]
 pub(super) struct Sink {
     pub counts: Counts,
@@ -41,7 +41,7 @@ pub(super) struct Sink {
     events: EventReader,
     controls: Vec<Control>,
     plain: Vec<u8>,
-    /// The stream's life, as the server names it; empty if it does not.
+    /// The epoch that the server names; empty if it names none.
     pub epoch: String,
     /// For servers without context between messages: one for all clients.
     inflater: Option<Inflater>,
@@ -66,8 +66,8 @@ impl Default for Sink {
 }
 
 impl Sink {
-    /// The time of day of what has just been read. Once per read, not per round: a round may take
-    /// milliseconds, by which its last events would seem to have been too early.
+    /// The time of day of the newest read. It is taken per read, not per round: a round may take
+    /// milliseconds, and the latencies of its last events would be too short by that much.
     fn read_clock(&mut self) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.now_us = since.as_micros() as u64;
@@ -113,7 +113,7 @@ impl Sink {
 
     fn on_message(&mut self, text: &[u8], checker: &mut Checker) {
         let message: Value = serde_json::from_slice(text).unwrap_or_default();
-        // At once: events of the same read are checked against it.
+        // This happens at once, because events of the same read are checked against it.
         match message["type"].as_str() {
             Some("subscribed") => self.on_acknowledged(&message, checker),
             Some("resync") => checker.on_resync(),
@@ -142,7 +142,7 @@ impl Sink {
     fn on_event(&mut self, seq: u64, event: &Event, checker: &mut Checker, pace: Pace) {
         self.counts.deliveries += 1;
         if pace != Pace::Full {
-            // Its holes and its lateness are its own doing.
+            // A client that reads slowly causes its own gaps and delays.
             self.counts.slow_deliveries += 1;
             return;
         }
@@ -157,7 +157,7 @@ impl Sink {
 }
 
 impl Engine {
-    /// Reads what is at hand; `is_ended` says that the end of the stream has been seen.
+    /// Reads what has arrived; `is_ended` says that epoll has reported the end of the stream.
     pub(super) fn read(&mut self, index: usize, is_ended: bool) {
         if !is_ended
             && self.clients[index].phase == Phase::Open
@@ -167,7 +167,7 @@ impl Engine {
         }
         for _ in 0..READS_PER_TURN {
             let Some(count) = self.read_once(index, READ_BYTES) else { return };
-            // A short read has emptied the socket (epoll(7)); its end is seen in the next one.
+            // A short read has emptied the socket (epoll(7)); the next read reports its end.
             if count < READ_BYTES && !is_ended {
                 return;
             }
@@ -328,7 +328,7 @@ impl Engine {
         }
     }
 
-    /// More may be at hand than one turn reads, and epoll does not say so again.
+    /// More may have arrived than one turn reads, and epoll does not report it a second time.
     fn set_ready_again(&mut self, index: usize) {
         let client = &mut self.clients[index];
         let Some(stream) = &mut client.stream else { return };

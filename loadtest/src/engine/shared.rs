@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 
 use crate::failure::Failures;
 
-/// The longest time that a histogram tells apart, microseconds: a minute.
+/// The longest time that a histogram records, microseconds: a minute.
 const MAX_US: u64 = 60_000_000;
 
 /// A histogram of microseconds with three digits.
@@ -34,7 +34,7 @@ pub struct Counts {
     pub failed: u64,
     /// Connections lost after the upgrade.
     pub lost: u64,
-    /// Slow clients that the server closed, as it should.
+    /// Slow clients that the server closed, which is right.
     pub slow_closed: u64,
     /// Events received.
     pub deliveries: u64,
@@ -46,9 +46,9 @@ pub struct Counts {
     pub message_bytes: u64,
     /// Connections that came back and were promised what they had missed.
     pub recovered: u64,
-    /// The events of which that promise was.
+    /// The missed events that were promised to them.
     pub recovered_events: u64,
-    /// Connections that came back and were refused it.
+    /// Connections that came back and were refused a resume.
     pub not_recovered: u64,
     /// Events missing.
     pub gaps: u64,
@@ -95,12 +95,12 @@ impl Counts {
     }
 }
 
-/// What is behind the lock.
+/// What the lock protects.
 #[derive(Debug)]
 pub struct Measured {
     /// The newest sums.
     pub counts: Counts,
-    /// From connect to the end of the upgrade.
+    /// Times from connect to the end of the upgrade.
     pub connect_us: Histogram<u64>,
     /// From the intended publish time to the message, since the last take.
     pub interval_us: Histogram<u64>,
@@ -110,7 +110,7 @@ pub struct Measured {
     pub back_ms: Vec<u32>,
 }
 
-/// One engine's account.
+/// What one engine shares with the run.
 #[derive(Debug)]
 pub struct Shared {
     /// Gauge: upgraded connections.
@@ -147,11 +147,11 @@ impl Default for Shared {
 }
 
 impl Shared {
-    /// Looks at, or changes, what is behind the lock.
+    /// Reads or changes what the lock protects.
     pub fn with<T>(&self, look: impl FnOnce(&mut Measured) -> T) -> T {
         match self.measured.lock() {
             Ok(mut measured) => look(&mut measured),
-            // Plain sums: they are whole whatever happened to their writer.
+            // These are plain sums: they are valid even if their writer panicked.
             Err(poisoned) => look(&mut poisoned.into_inner()),
         }
     }

@@ -1,5 +1,5 @@
-//! Connections of the bare sender until it sends: accepted, upgraded, and asked once which channels
-//! they want, from which the list of each channel's receivers is made beforehand.
+//! Connections of the bare sender until it sends. Each is accepted, upgraded and asked once for its
+//! channels; the list of each channel's receivers is made from the answers beforehand.
 //!
 //! Bounds: [`HEAD_BYTES_MAX`] until the subscription is complete; a connection that breaks a rule
 //! is dropped.
@@ -20,14 +20,14 @@ use crate::ws::handshake;
 /// Bytes of the request and the subscription.
 const HEAD_BYTES_MAX: usize = 1 << 20;
 
-/// How often the caller looks after something else.
-const TURN: Duration = Duration::from_millis(50);
+/// How long one call waits for its sockets, so that the caller can check for a command.
+const WAIT_MAX: Duration = Duration::from_millis(50);
 
 const LISTENER: Token = Token(usize::MAX);
 
 /// A connection that is not subscribed yet.
 #[derive(Debug)]
-struct Guest {
+struct Pending {
     stream: TcpStream,
     bytes: Vec<u8>,
     is_upgraded: bool,
@@ -35,18 +35,18 @@ struct Guest {
 
 /// A thread's listener and its connections.
 #[derive(Debug)]
-pub struct Guests {
+pub struct PendingConnections {
     poll: Poll,
     listener: TcpListener,
-    guests: HashMap<usize, Guest>,
+    pending: HashMap<usize, Pending>,
     next: usize,
     subscribers: Subscribers,
 }
 
-/// Who gets an event.
+/// The receivers of each channel.
 #[derive(Debug)]
 pub struct Subscribers {
-    /// Name and receivers, in the order in which they have their turn.
+    /// Name and receivers, in the order in which channels take turns.
     channels: Vec<(String, Vec<Arc<Socket>>)>,
 }
 
@@ -59,7 +59,7 @@ impl Subscribers {
     }
 }
 
-impl Guests {
+impl PendingConnections {
     /// Takes over a listener that does not block.
     ///
     /// # Errors
@@ -70,16 +70,16 @@ impl Guests {
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
         let channels = channels.into_iter().map(|name| (name, Vec::new())).collect();
         let subscribers = Subscribers { channels };
-        Ok(Self { poll, listener, guests: HashMap::new(), next: 0, subscribers })
+        Ok(Self { poll, listener, pending: HashMap::new(), next: 0, subscribers })
     }
 
-    /// Serves whoever wants something within [`TURN`].
+    /// Accepts, upgrades and subscribes connections that are ready within [`WAIT_MAX`].
     ///
     /// # Errors
-    /// If nothing can be accepted any more.
-    pub fn turn(&mut self) -> io::Result<()> {
+    /// The listener or the poll is broken.
+    pub fn serve_ready(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(1_024);
-        match self.poll.poll(&mut events, Some(TURN)) {
+        match self.poll.poll(&mut events, Some(WAIT_MAX)) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
             _ => {}
         }
@@ -92,7 +92,7 @@ impl Guests {
         Ok(())
     }
 
-    /// No more will come: who gets what.
+    /// Ends accepting and returns the receivers.
     pub fn into_subscribers(self) -> Subscribers {
         self.subscribers
     }
@@ -107,42 +107,44 @@ impl Guests {
             let number = self.next;
             self.next += 1;
             self.poll.registry().register(&mut stream, Token(number), Interest::READABLE)?;
-            self.guests.insert(number, Guest { stream, bytes: Vec::new(), is_upgraded: false });
+            self.pending.insert(number, Pending { stream, bytes: Vec::new(), is_upgraded: false });
         }
     }
 
     fn read(&mut self, number: usize) {
-        let Some(mut guest) = self.guests.remove(&number) else { return };
+        let Some(mut connection) = self.pending.remove(&number) else { return };
         let mut buffer = [0; 16_384];
         loop {
-            match guest.stream.read(&mut buffer) {
+            match connection.stream.read(&mut buffer) {
                 Ok(0) => return,
-                Ok(count) => guest.bytes.extend_from_slice(&buffer[..count]),
+                Ok(count) => connection.bytes.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => return,
             }
         }
-        if !guest.is_upgraded && !upgrade(&mut guest) {
+        if !connection.is_upgraded && !upgrade(&mut connection) {
             return;
         }
-        match guest.is_upgraded.then(|| unmask(&guest.bytes)).flatten() {
-            Some(text) => self.subscribe(guest, &text),
-            None if guest.bytes.len() < HEAD_BYTES_MAX => drop(self.guests.insert(number, guest)),
+        match connection.is_upgraded.then(|| unmask(&connection.bytes)).flatten() {
+            Some(text) => self.subscribe(connection, &text),
+            None if connection.bytes.len() < HEAD_BYTES_MAX => {
+                drop(self.pending.insert(number, connection))
+            }
             None => {}
         }
     }
 
-    fn subscribe(&mut self, mut guest: Guest, text: &[u8]) {
+    fn subscribe(&mut self, mut connection: Pending, text: &[u8]) {
         let message: Value = serde_json::from_slice(text).unwrap_or_default();
         let wanted = message["channels"].as_array().map_or(&[][..], Vec::as_slice);
         let answer = json!({"type": "subscribed", "channels": wanted, "rejected": []});
         let mut frame = Vec::new();
         put_server_frame(&mut frame, answer.to_string().as_bytes());
-        let is_answered = guest.stream.write(&frame).is_ok_and(|count| count == frame.len());
-        if !is_answered || self.poll.registry().deregister(&mut guest.stream).is_err() {
+        let is_answered = connection.stream.write(&frame).is_ok_and(|count| count == frame.len());
+        if !is_answered || self.poll.registry().deregister(&mut connection.stream).is_err() {
             return;
         }
-        let socket = Arc::new(Socket::from(std::net::TcpStream::from(guest.stream)));
+        let socket = Arc::new(Socket::from(std::net::TcpStream::from(connection.stream)));
         for name in wanted.iter().filter_map(Value::as_str) {
             let channel = self.subscribers.channels.iter_mut().find(|(it, _)| it == name);
             if let Some((_, receivers)) = channel {
@@ -153,11 +155,11 @@ impl Guests {
 }
 
 /// Answers the request, once it is complete; false if the connection cannot go on.
-fn upgrade(guest: &mut Guest) -> bool {
-    let Some(end) = guest.bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
-        return guest.bytes.len() < HEAD_BYTES_MAX;
+fn upgrade(connection: &mut Pending) -> bool {
+    let Some(end) = connection.bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return connection.bytes.len() < HEAD_BYTES_MAX;
     };
-    let head = String::from_utf8_lossy(&guest.bytes[..end]).into_owned();
+    let head = String::from_utf8_lossy(&connection.bytes[..end]).into_owned();
     let mut headers = head.lines().filter_map(|line| line.split_once(": "));
     let key = headers.find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"));
     let Some((_, key)) = key else { return false };
@@ -166,7 +168,7 @@ fn upgrade(guest: &mut Guest) -> bool {
          Sec-WebSocket-Accept: {}\r\n\r\n",
         handshake::accept(key)
     );
-    guest.bytes.drain(..end + 4);
-    guest.is_upgraded = true;
-    guest.stream.write(answer.as_bytes()).is_ok_and(|count| count == answer.len())
+    connection.bytes.drain(..end + 4);
+    connection.is_upgraded = true;
+    connection.stream.write(answer.as_bytes()).is_ok_and(|count| count == answer.len())
 }

@@ -20,7 +20,7 @@ pub struct BareSender {
 pub struct Sent {
     /// Frames that the kernel took.
     pub frames: u64,
-    /// Frames that it did not take: a peer that did not read, or was gone.
+    /// Frames that it refused, because the peer did not read or was gone.
     pub refused: u64,
 }
 
@@ -34,7 +34,7 @@ impl BareSender {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(program);
         command.args(["floor-sender", "--channels", &settings.channels.join(",")]);
-        // Nothing of the parent's environment is meant for it.
+        // The parent's settings in the environment are not meant for the sender.
         command.env_clear();
         if let Some(threads) = arguments.sender_threads {
             command.args(["--sender-threads", &threads.to_string()]);
@@ -63,7 +63,7 @@ impl BareSender {
     /// Begins to send so many events per second in frames of so many bytes on average.
     ///
     /// # Errors
-    /// If it is gone.
+    /// The process is gone.
     pub fn begin(&mut self, rate: f64, frame_bytes: f64) -> Result<(), String> {
         writeln!(self.commands, "begin {rate} {frame_bytes}")
             .map_err(|error| format!("the bare sender is gone: {error}"))
@@ -72,7 +72,7 @@ impl BareSender {
     /// Stops sending; the connections stay until this is dropped.
     ///
     /// # Errors
-    /// If it is gone.
+    /// The process is gone.
     pub fn end(&mut self) -> Result<Sent, String> {
         let gone = || "the bare sender is gone".to_owned();
         writeln!(self.commands, "end").map_err(|_| gone())?;

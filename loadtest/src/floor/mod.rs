@@ -1,4 +1,5 @@
-//! What a delivery costs at least on this machine, and what it costs the server, in the same run.
+//! Measures in the same run what a delivery costs at least on this machine, and what it costs the
+//! server.
 //!
 //! ```text
 //! mod     alternates both, and computes the ratio
@@ -19,14 +20,13 @@ use std::time::Duration;
 use crate::data::{FloorData, FloorRate, FloorRound, FloorSide, RunData};
 use crate::preflight::{self, Checked};
 use crate::run::{Mark, Run};
-use crate::scenario::{hold, ramp};
 use crate::settings::Settings;
 use crate::ws::frame::server_header_bytes;
 use crate::ws::handshake::Target;
 
 use child::BareSender;
 
-/// Until queues, caches and clocks of the cores are as they stay.
+/// The time until queues, caches and the clocks of the cores are steady.
 const WARM_UP: Duration = Duration::from_secs(2);
 
 /// Measures every rate, in rounds.
@@ -34,9 +34,9 @@ const WARM_UP: Duration = Duration::from_secs(2);
 /// # Errors
 /// Why it could not begin or go on.
 pub fn run(settings: &Settings, clients: usize) -> Result<RunData, String> {
-    let checked = preflight::look(settings, clients)?;
-    let places = clients * settings.subscriptions.min(settings.channels.len());
-    let per_event = places as f64 / settings.channels.len() as f64;
+    let checked = preflight::examine(settings, clients)?;
+    let subscriptions = clients * settings.subscriptions.min(settings.channels.len());
+    let per_event = subscriptions as f64 / settings.channels.len() as f64;
     let mut whole: Option<RunData> = None;
     let mut floor = FloorData::default();
     for &deliveries_wanted_per_s in &settings.arguments.delivery_rates {
@@ -89,7 +89,7 @@ fn measure_server(
     let mut settings = settings.clone();
     settings.arguments.rate = events_per_s;
     let mut run = Run::prepare(&settings, clients, checked.clone())?;
-    let goes_on = ramp(&mut run, settings.arguments.ramp_rate);
+    let goes_on = run.ramp(settings.arguments.ramp_rate);
     run.start_publisher()?;
     let side = window(&mut run, goes_on, settings.duration);
     run.drain();
@@ -112,7 +112,7 @@ fn measure_bare(
     (arguments.server_pid, arguments.bearer) = (Some(sender.pid()), None);
     arguments.compress = false;
     let mut run = Run::prepare(&settings, clients, checked.clone())?;
-    let goes_on = ramp(&mut run, settings.arguments.ramp_rate);
+    let goes_on = run.ramp(settings.arguments.ramp_rate);
     sender.begin(events_per_s, frame_bytes)?;
     let side = window(&mut run, goes_on, settings.duration);
     let sent = sender.end()?;
@@ -122,11 +122,11 @@ fn measure_bare(
 
 /// Measures for `duration`, after the warm-up.
 fn window(run: &mut Run<'_>, goes_on: bool, duration: Duration) -> FloorSide {
-    if !goes_on || !hold(run, WARM_UP) {
+    if !goes_on || !run.hold(WARM_UP) {
         return FloorSide::default();
     }
     let before = run.mark();
-    hold(run, duration);
+    run.hold(duration);
     side(&before, &run.mark())
 }
 

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::accept::{Guests, Subscribers};
+use super::accept::{PendingConnections, Subscribers};
 use crate::engine::event::SENT_MEMBER;
 use crate::schedule::{Schedule, WallClock, sharpen_sleep, sleep_until};
 use crate::settings::Settings;
@@ -32,7 +32,7 @@ const SEND_BUFFER_BYTES: usize = 65_536;
 /// Bytes of a command.
 const LINE_BYTES_MAX: u64 = 200;
 
-/// What the threads are to send.
+/// What the threads send.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Plan {
     began: Instant,
@@ -66,16 +66,17 @@ pub fn run(settings: &Settings) -> Result<(), String> {
     for thread in 0..threads {
         let listener = listen(addr).map_err(refused)?;
         addr = listener.local_addr().map_err(refused)?.as_socket().unwrap_or(addr);
-        let guests = Guests::new(listener.into(), settings.channels.clone()).map_err(refused)?;
+        let pending =
+            PendingConnections::new(listener.into(), settings.channels.clone()).map_err(refused)?;
         let core = cores.get(thread % cores.len().max(1)).copied();
         let (plan, inbox) = channel();
         plans.push(plan);
         let (shared, done) = (Arc::clone(&shared), done.clone());
         let start = std::thread::Builder::new().name("bare".into());
         let body = move || {
-            // Where it cannot be pinned, the kernel chooses.
+            // If the thread cannot be pinned, the kernel chooses its core.
             core.map(core_affinity::set_for_current);
-            serve(guests, &inbox, &shared);
+            serve(pending, &inbox, &shared);
             done.send(()).unwrap_or_default();
         };
         start.spawn(body).map_err(refused)?;
@@ -94,7 +95,7 @@ fn obey(plans: &[Sender<Plan>], shared: &Shared, (all_done, threads): (&Receiver
             ["begin", rate, frame_bytes] => {
                 if let (Ok(rate), Ok(frame_bytes)) = (rate.parse(), frame_bytes.parse()) {
                     let plan = Plan { began: Instant::now(), rate, frame_bytes };
-                    // A thread that has ended has said why.
+                    // A thread that has ended has printed why.
                     plans.iter().for_each(|to| to.send(plan).unwrap_or_default());
                 }
             }
@@ -114,7 +115,7 @@ fn listen(addr: SocketAddr) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
-    // Inherited by what it accepts (tcp(7)).
+    // Accepted sockets inherit these options (tcp(7)).
     socket.set_tcp_nodelay(true)?;
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     socket.set_nonblocking(true)?;
@@ -125,16 +126,16 @@ fn listen(addr: SocketAddr) -> std::io::Result<Socket> {
 
 /// Accepts until there is a plan, then sends until it is stopped. The connections are kept: the
 /// peers read what is on its way.
-fn serve(mut guests: Guests, inbox: &Receiver<Plan>, shared: &Shared) {
+fn serve(mut pending: PendingConnections, inbox: &Receiver<Plan>, shared: &Shared) {
     let plan = loop {
         if let Ok(plan) = inbox.try_recv() {
             break plan;
         }
-        if shared.is_stopped.load(Ordering::Relaxed) || guests.turn().is_err() {
+        if shared.is_stopped.load(Ordering::Relaxed) || pending.serve_ready().is_err() {
             return;
         }
     };
-    let subscribers = guests.into_subscribers();
+    let subscribers = pending.into_subscribers();
     send(&subscribers, plan, shared);
     std::mem::forget(subscribers);
 }
@@ -152,14 +153,14 @@ fn send(to: &Subscribers, plan: Plan, shared: &Shared) {
             continue;
         }
         let (channel, receivers) = to.of_event(events);
-        // Lengths whose mean is the one that is wanted.
+        // Two lengths alternate so that their mean is the wanted one.
         let bytes = |events: u64| (events as f64 * plan.frame_bytes) as usize;
         let length = bytes(events + 1) - bytes(events);
         ready_frame(&mut frame, channel, (clock.unix_us(due), events + 1), length);
         for socket in receivers {
             match socket.send_with_flags(&frame, flags) {
                 Ok(count) if count == frame.len() => sent += 1,
-                // A full buffer, or a peer that is gone: the run finds it missing.
+                // The buffer is full or the peer is gone; the run counts the event as missing.
                 _ => refused += 1,
             }
         }

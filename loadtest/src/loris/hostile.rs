@@ -22,7 +22,7 @@ const TEXT: u8 = 1;
 pub enum Kind {
     /// Sends the request head a byte a second.
     Head,
-    /// Is upgraded, and sends a frame a byte a second.
+    /// Completes the upgrade, then sends a frame a byte a second.
     Frame,
     /// Connects, and sends nothing.
     Silent,
@@ -45,13 +45,13 @@ impl Kind {
     }
 }
 
-/// Where it is.
+/// The state of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Connecting,
     /// The request is out, or on its way byte by byte.
     Asking,
-    /// At its mischief after the upgrade.
+    /// The upgrade is complete; the hostile part has begun.
     Upgraded,
     Ended,
 }
@@ -61,7 +61,7 @@ enum Phase {
 pub struct End {
     /// `http_408`, `close_1008`, `closed`, `reset`, `protocol_error`.
     pub how: String,
-    /// When; `None` if it was found out only after the run.
+    /// When it ended; `None` if that was seen only after the run.
     pub at: Option<Instant>,
 }
 
@@ -75,7 +75,7 @@ pub struct Hostile {
     /// How the server ended it.
     pub end: Option<End>,
     phase: Phase,
-    /// What is there is read to its end, also by who does not read.
+    /// Set at the end of the run: even a client that never reads then reads what has arrived.
     is_over: bool,
     stream: TcpStream,
     key: String,
@@ -83,7 +83,7 @@ pub struct Hostile {
     reader: FrameReader,
     /// The close code or the HTTP status that came before the end.
     reason: Option<String>,
-    /// What is dribbled, and how much of it is out.
+    /// The bytes that are dribbled, and how many of them are sent.
     dribble: (Vec<u8>, usize),
 }
 
@@ -132,7 +132,7 @@ impl Hostile {
         }
     }
 
-    /// The socket can be read. Whoever does not read looks only whether it has ended.
+    /// The socket can be read. A client that never reads only checks whether it has ended.
     pub fn on_readable(&mut self, settings: &HostileSettings, is_over: bool) {
         let is_reading = self.kind != Kind::Unread || self.phase != Phase::Upgraded;
         if self.phase != Phase::Ended && (is_reading || is_over) {
@@ -144,12 +144,12 @@ impl Hostile {
         }
     }
 
-    /// The run is over: what has the server said to who did not read?
-    pub fn look_at_last(&mut self, settings: &HostileSettings) {
+    /// After the run: reads what the server had sent to a client that never read.
+    pub fn read_last(&mut self, settings: &HostileSettings) {
         if self.kind == Kind::Unread && self.phase == Phase::Upgraded {
             self.is_over = true;
             self.read(settings, None);
-            // A close frame is the server's end of it, though the socket is still there.
+            // With a close frame the server has ended the connection, though the socket exists.
             if self.end.is_none() && self.reason.is_some() {
                 self.ended("closed", None);
             }
@@ -228,7 +228,7 @@ impl Hostile {
         self.end.get_or_insert(End { how, at });
     }
 
-    /// Requests and subscriptions are small: a fresh socket takes them.
+    /// Requests and subscriptions are small; a new socket takes them whole.
     fn send(&mut self, bytes: &[u8]) {
         if !self.stream.write(bytes).is_ok_and(|count| count == bytes.len()) {
             self.ended("reset", Some(Instant::now()));

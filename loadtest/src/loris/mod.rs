@@ -30,19 +30,19 @@ use crate::ws::handshake::{self, Target};
 
 use hostile::{Hostile, Kind};
 
-/// SO_RCVBUF of who never reads; the kernel doubles it.
+/// SO_RCVBUF of clients that never read; the kernel doubles it.
 const RECEIVE_BYTES: usize = 4_096;
 
-/// Channels that who never reads subscribes to.
+/// Channels that a client that never reads subscribes to.
 const CHANNELS_MAX: usize = 100;
 
-/// How often new ones connect.
-const TURN: Duration = Duration::from_millis(50);
+/// The longest wait for sockets, after which new connections are begun.
+const WAIT_MAX: Duration = Duration::from_millis(50);
 
-/// How long the last look at who did not read may take.
-const LAST_LOOK: Duration = Duration::from_secs(2);
+/// The longest time for the last reads of clients that never read.
+const LAST_READ_MAX: Duration = Duration::from_secs(2);
 
-/// The longest time that is told apart, milliseconds: a day.
+/// The longest time that is recorded, milliseconds: a day.
 const MAX_MS: u64 = 86_400_000;
 
 /// What all hostile connections of a run have in common.
@@ -50,7 +50,7 @@ const MAX_MS: u64 = 86_400_000;
 pub struct HostileSettings {
     /// The server.
     pub target: Target,
-    /// The message of who never reads.
+    /// The `subscribe` message of clients that never read.
     pub subscribe: String,
     addr: SocketAddr,
     connections: usize,
@@ -90,7 +90,7 @@ impl Loris {
         Ok(Self { is_stopped, thread })
     }
 
-    /// Ends them: what became of each kind.
+    /// Ends the connections and returns what became of each kind.
     pub fn end(self) -> Vec<LorisKind> {
         self.is_stopped.store(true, Ordering::Relaxed);
         // A panic has been printed by its thread.
@@ -115,26 +115,26 @@ impl Crowd {
             while self.all.len() < due.min(self.settings.connections) {
                 self.connect();
             }
-            self.turn(&mut events);
+            self.serve_ready(&mut events);
             if Instant::now() >= next_second {
                 next_second += Duration::from_secs(1);
                 self.all.iter_mut().flatten().for_each(Hostile::on_second);
             }
         }
-        let until = Instant::now() + LAST_LOOK;
+        let until = Instant::now() + LAST_READ_MAX;
         let is_open = |hostile: &&mut Hostile| hostile.end.is_none();
         while Instant::now() < until && self.all.iter_mut().flatten().any(|it| is_open(&it)) {
             for hostile in self.all.iter_mut().flatten() {
-                hostile.look_at_last(&self.settings);
+                hostile.read_last(&self.settings);
             }
-            std::thread::sleep(TURN);
+            std::thread::sleep(WAIT_MAX);
         }
         Kind::ALL.iter().map(|kind| self.kind(*kind)).collect()
     }
 
-    fn turn(&mut self, events: &mut Events) {
-        // What epoll refuses now it may give at the next turn.
-        if self.poll.poll(events, Some(TURN)).is_err() {
+    fn serve_ready(&mut self, events: &mut Events) {
+        // If epoll fails now, it may work in the next call.
+        if self.poll.poll(events, Some(WAIT_MAX)).is_err() {
             return;
         }
         for event in &*events {

@@ -54,7 +54,7 @@ pub struct Chart {
     pub lines: Vec<Line>,
 }
 
-/// The figure, or a word about why there is none.
+/// The figure, or a sentence that says why there is none.
 pub fn figure(chart: &Chart) -> String {
     let mut out = format!("<figure id=\"{}\"><figcaption><h3>{}</h3>", chart.id, chart.title);
     let known = |line: &&Line| line.points.iter().any(|(_, value)| value.is_some());
@@ -240,7 +240,7 @@ fn path(line: &Line, frame: &Frame) -> String {
             let letter = if is_drawn { 'L' } else { 'M' };
             out.push_str(&format!("{letter}{:.1} {:.1}", frame.x(*x), frame.y(*value)));
             if !is_drawn {
-                // A point alone is seen as a dot.
+                // A single point is drawn as a dot.
                 out.push_str("h0.01");
             }
         }

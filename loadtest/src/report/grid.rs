@@ -1,6 +1,6 @@
 //! A titled grid, the same as text and as markup.
 
-use super::html::escaped;
+use super::markup::escaped;
 
 /// Columns and rows; the first column names the row.
 #[derive(Debug, Clone, PartialEq, Eq)]

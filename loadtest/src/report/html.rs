@@ -1,6 +1,7 @@
 //! One self-contained page: nothing is loaded from anywhere.
 
 use super::figures::{Figures, figures};
+use super::markup::escaped;
 use super::{chart, page, series, table, unit};
 use crate::data::RunData;
 
@@ -40,23 +41,6 @@ pub fn html(data: &RunData) -> String {
     preflight(&mut out, data);
     pairs(&mut out, "Settings", data.settings.iter().map(|(name, value)| (&**name, &**value)));
     out.push_str(&format!("</div>\n</main><script>{}</script></body></html>\n", page::SCRIPT));
-    out
-}
-
-/// Text that is no markup.
-pub(super) fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c if c.is_control() && c != '\n' => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
     out
 }
 
@@ -177,7 +161,7 @@ fn steps(out: &mut String, data: &RunData) {
     }
     out.push_str("</tr></thead><tbody>\n");
     for step in &data.steps {
-        let [p50, p99, max] = table::short_percentiles(&step.latency);
+        let [p50, p99, max] = unit::short_percentiles(&step.latency);
         let held = if step.held { "<b class=\"good\">yes</b>" } else { "<b class=\"bad\">no</b>" };
         let cells = [
             unit::quantity(step.rate),

@@ -1,14 +1,13 @@
 //! What became of hostile clients, and what ordinary ones noticed.
 
 use super::grid::Grid;
-use super::table::short_percentiles;
 use super::unit;
 use crate::data::{LorisData, LorisKind};
 
 /// A row per kind.
 pub fn grid(loris: &LorisData) -> Grid {
-    let [p50, p99, max] = short_percentiles(&loris.latency_without);
-    let [p50_with, p99_with, max_with] = short_percentiles(&loris.latency_with);
+    let [p50, p99, max] = unit::short_percentiles(&loris.latency_without);
+    let [p50_with, p99_with, max_with] = unit::short_percentiles(&loris.latency_with);
     Grid {
         title: "hostile clients",
         columns: vec!["kind", "connections", "ended", "p50", "p99", "max", "how"],

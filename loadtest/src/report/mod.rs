@@ -12,6 +12,7 @@
 //! chart    a chart as SVG
 //! series   the samples as a chart's lines
 //! page     the page's style and script
+//! markup   escapes text
 //! ```
 //!
 //! Bounds: a chart has at most [`chart::POINTS_MAX`] points per line, whatever the run's length.
@@ -23,6 +24,7 @@ mod grid;
 mod html;
 mod json;
 mod loris;
+mod markup;
 mod page;
 mod series;
 mod table;

@@ -5,7 +5,7 @@ use hdrhistogram::Histogram;
 use super::figures::{Figures, figures};
 use super::grid::Grid;
 use super::{floor, loris, unit};
-use crate::data::{FailureCount, Percentiles, Ramp, RunData, Step, StormData};
+use crate::data::{FailureCount, Ramp, RunData, Step, StormData};
 
 /// The report for a terminal.
 pub fn table(data: &RunData) -> String {
@@ -22,7 +22,7 @@ pub fn table(data: &RunData) -> String {
     out
 }
 
-/// What only some scenarios have.
+/// The tables that only some scenarios have.
 pub fn grids(data: &RunData) -> Vec<Grid> {
     let floor = data.floor.as_ref().map(floor::grid);
     floor.into_iter().chain(data.loris.as_ref().map(loris::grid)).collect()
@@ -59,7 +59,7 @@ fn section(out: &mut String, title: &str, rows: &Rows) {
     }
 }
 
-/// Name and value of what connections did.
+/// The rows about connections.
 pub fn connections(data: &RunData, computed: &Figures) -> Rows {
     let totals = &data.totals;
     let rate = computed.success_rate.map_or("-".into(), percent);
@@ -85,7 +85,7 @@ pub fn percent(share: f64) -> String {
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// Name and value of what clients received.
+/// The rows about deliveries.
 pub fn deliveries(data: &RunData, computed: &Figures) -> Rows {
     let totals = &data.totals;
     vec![
@@ -112,7 +112,7 @@ pub fn deliveries(data: &RunData, computed: &Figures) -> Rows {
     ]
 }
 
-/// Name and value of what it took.
+/// The rows about CPU and memory.
 pub fn cost(data: &RunData, computed: &Figures) -> Rows {
     let each = |us: Option<f64>| {
         us.map_or(String::new(), |us| format!(", {} per delivery", unit::time_us(us)))
@@ -189,18 +189,13 @@ fn percentiles(histogram: &Histogram<u64>) -> String {
     )
 }
 
-/// Percentiles of a step.
-pub fn short_percentiles(latency: &Percentiles) -> [String; 3] {
-    [latency.p50_us, latency.p99_us, latency.max_us].map(|us| unit::time_us(us as f64))
-}
-
 fn storm(out: &mut String, storm: Option<&StormData>) {
     if let Some(storm) = storm {
         section(out, "reconnect storm", &storm_rows(storm));
     }
 }
 
-/// What became of a storm.
+/// The rows about a storm.
 pub fn storm_rows(storm: &StormData) -> Vec<(&'static str, String)> {
     vec![
         ("back", format!("{} of {}", unit::count(storm.returned), unit::count(storm.dropped))),
@@ -232,7 +227,7 @@ fn steps(out: &mut String, steps: &[Step]) {
         "published", "wanted/s", "received/s", "p50", "p99", "server", "missing"
     ));
     for step in steps {
-        let [p50, p99, _] = short_percentiles(&step.latency);
+        let [p50, p99, _] = unit::short_percentiles(&step.latency);
         out.push_str(&format!(
             "  {:>9}  {:>12}  {:>12}  {p50:>9}  {p99:>9}  {:>9}  {:>8}  {}\n",
             format!("{}/s", unit::quantity(step.rate)),

@@ -1,5 +1,7 @@
 //! Numbers with their unit, for people.
 
+use crate::data::Percentiles;
+
 /// `1234567` as `1,234,567`.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -36,6 +38,11 @@ pub fn time_us(us: f64) -> String {
         us if us >= 1e3 => format!("{} ms", quantity(us / 1e3)),
         us => format!("{} µs", quantity(us)),
     }
+}
+
+/// Median, 99th percentile and maximum.
+pub fn short_percentiles(latency: &Percentiles) -> [String; 3] {
+    [latency.p50_us, latency.p99_us, latency.max_us].map(|us| time_us(us as f64))
 }
 
 /// Bytes in powers of 1,024, as memory is counted.

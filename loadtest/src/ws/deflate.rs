@@ -7,10 +7,10 @@ use flate2::{Decompress, FlushDecompress, Status};
 
 use super::ProtocolError;
 
-/// What is offered: everything that a server may want to choose is left to it.
+/// The offer. It leaves every choice to the server.
 pub const OFFER: &str = "permessage-deflate; client_max_window_bits";
 
-/// What a sync flush ends with and a message leaves out (section 7.2.1).
+/// The end of a sync flush, which a message leaves out (section 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xFF, 0xFF];
 
 /// Bytes by which the output grows.
@@ -63,13 +63,13 @@ pub struct Inflater {
 }
 
 impl Inflater {
-    /// For what was agreed. The window is the largest: it reads what smaller ones wrote.
+    /// An inflater for what was agreed. Its window is the largest, which reads all.
     pub fn new(params: &DeflateParams) -> Self {
         let keeps_context = !params.server_no_context_takeover;
         Self { stream: Decompress::new(false), keeps_context, output: Vec::new() }
     }
 
-    /// Whether one may serve many connections.
+    /// Whether one inflater can serve many connections.
     pub fn is_shareable(params: &DeflateParams) -> bool {
         params.server_no_context_takeover
     }
@@ -107,7 +107,7 @@ impl Inflater {
             match status {
                 Status::Ok if !is_done => {}
                 Status::Ok | Status::BufError => break,
-                // A final block ends the stream; what follows begins a new one.
+                // A final block ends the stream; the next byte begins a new one.
                 Status::StreamEnd if input.is_empty() => {
                     self.stream.reset(false);
                     break;

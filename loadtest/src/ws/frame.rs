@@ -1,7 +1,7 @@
 //! Frames of RFC 6455, section 5: a server's bytes to messages, and a client's frames.
 //!
-//! A whole frame is handed out where it lies; only what is incomplete is kept. Bounds: the message
-//! limit of [`ReadLimits`], looked at before anything is stored.
+//! A whole frame is passed on without a copy; only incomplete ones are stored. Bound: the message
+//! limit of [`ReadLimits`], checked before anything is stored.
 
 use super::ProtocolError;
 use super::deflate::Inflater;
@@ -19,15 +19,15 @@ const PONG: u8 = 10;
 /// What came from a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Incoming<'a> {
-    /// A text message. Whoever takes it checks its encoding (section 8.1).
+    /// A text message. The receiver of this value checks its encoding (section 8.1).
     Text(&'a [u8]),
     /// A binary message.
     Binary,
-    /// To be answered with the same payload.
+    /// A ping; the answer has the same payload.
     Ping(&'a [u8]),
     /// The answer to a ping.
     Pong,
-    /// The code, if there was one, and the reason.
+    /// A close frame: the code, if there was one, and the reason.
     Close(Option<u16>, &'a [u8]),
 }
 
@@ -62,7 +62,7 @@ struct Header {
     payload: usize,
 }
 
-/// Where messages go, and how.
+/// Takes messages, and says how to read them.
 struct Out<'a, F> {
     limits: &'a ReadLimits,
     inflater: Option<&'a mut Inflater>,

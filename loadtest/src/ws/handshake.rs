@@ -18,10 +18,10 @@ const HEADERS_MAX: usize = 64;
 /// Characters of a refusal's body that are kept.
 const BODY_CHARS_MAX: usize = 300;
 
-/// What the key is joined with before it is hashed (section 1.3).
+/// The text that is appended to the key before hashing (section 1.3).
 const KEY_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Where a server is.
+/// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Name or address, an IPv6 address without brackets.
@@ -109,7 +109,7 @@ pub fn request(target: &Target, key: &str, offers_deflate: bool, bearer: Option<
 pub enum Response {
     /// The head is not complete.
     Partial,
-    /// 101; frames follow after so many bytes.
+    /// Status 101; frames follow after the head.
     Upgraded {
         /// Bytes of the head.
         head_bytes: usize,
@@ -118,9 +118,9 @@ pub enum Response {
     },
     /// Another status.
     Refused {
-        /// It.
+        /// The status.
         status: u16,
-        /// What is at hand of the body, cut.
+        /// The part of the body that has arrived, cut.
         body_start: String,
     },
 }

@@ -7,7 +7,7 @@
 //! tls        rustls without IO
 //! ```
 //!
-//! It is strict: what a server does wrong is an error that says what, never repaired in silence.
+//! It is strict: every mistake of a server is an error that names it. Nothing is repaired silently.
 
 pub mod deflate;
 pub mod frame;

@@ -11,7 +11,7 @@ use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 
-/// Why TLS does not come about.
+/// Why TLS failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file holds no certificate.
@@ -20,10 +20,10 @@ pub enum TlsError {
     /// A host that no certificate can name.
     #[error("{0:?} cannot be in a certificate")]
     Host(String),
-    /// What rustls says.
+    /// An error of rustls.
     #[error("{0}")]
     Rustls(#[from] rustls::Error),
-    /// What its buffers say.
+    /// An error of rustls's buffers.
     #[error("{0}")]
     Buffer(#[from] std::io::Error),
 }
@@ -35,7 +35,8 @@ pub struct TlsConfig {
 }
 
 impl TlsConfig {
-    /// Trusts the authorities of `ca_pem`, else the web's; or anybody, if `is_insecure`.
+    /// Trusts the authorities of `ca_pem`, or else those of the web; with `is_insecure` it trusts
+    /// every certificate.
     ///
     /// # Errors
     /// A file without certificates.
@@ -96,9 +97,9 @@ impl TlsClient {
         Ok(())
     }
 
-    /// Encrypts; before the handshake is over, it is kept until then.
+    /// Encrypts the bytes. Before the handshake is complete, rustls keeps them.
     pub fn send(&mut self, plain: &[u8]) {
-        // Its buffer takes what a client here says: a request, subscriptions, pongs.
+        // The buffer is large enough for what a client sends here: a request, subscriptions, pongs.
         self.connection.writer().write_all(plain).unwrap_or_default();
     }
 
@@ -113,7 +114,7 @@ impl TlsClient {
     }
 }
 
-/// Checks nothing: for tests against certificates that nobody signed.
+/// Accepts every certificate, for tests with self-signed ones.
 #[derive(Debug)]
 struct Anybody {
     provider: Arc<CryptoProvider>,

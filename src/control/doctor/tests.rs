@@ -209,6 +209,27 @@ fn each_file_is_judged_by_what_it_limits() {
 }
 
 #[test]
+fn only_a_server_on_few_cores_is_told_what_shards_do() {
+    let cases =
+        [("0", None), ("0-1", Some("2 unless")), ("0,2,5", Some("3 unless")), ("0-3", None)];
+    for (cores, current) in cases {
+        let machine = Machine::new(Role::Server);
+        machine.file("proc/self/status", &format!("Cpus_allowed_list:\t{cores}"));
+        let diagnosis = machine.examine(Role::Server, 10_000);
+        let check = diagnosis.checks.iter().find(|check| check.name == "shards");
+        assert_eq!(check.is_some(), current.is_some(), "{cores}");
+        if let (Some(check), Some(current)) = (check, current) {
+            assert_eq!((check.severity, &check.fix_now), (Severity::Ok, &None), "a choice");
+            assert!(check.current.starts_with(current), "{}", check.current);
+            assert!(check.limits_to.starts_with("WS_SHARDS=1 saves CPU"), "{}", check.limits_to);
+        }
+    }
+    let machine = Machine::new(Role::LoadGenerator);
+    let diagnosis = machine.examine(Role::LoadGenerator, 10_000);
+    assert!(diagnosis.checks.iter().all(|check| check.name != "shards"));
+}
+
+#[test]
 fn the_smallest_limit_of_all_cgroups_above_holds() {
     let machine = Machine::new(Role::Server);
     for (directory, most, used) in [("", "4294967296", "0"), ("a.slice/", "314572800", "104857600")]
