@@ -40,23 +40,28 @@ pub(super) struct Handshake {
     pub head: Vec<u8>,
 }
 
+/// What a delivery touches stands first, in two cache lines.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Connection {
+    /// What it is to be sent.
+    pub delivery: Delivery,
     pub id: ConnId,
+    /// What the shard's sums hold for this connection.
+    pub charged: ConnectionMemory,
+    /// Among which connections it is looked at next.
+    pub marks: Marks,
+    /// Whether it was told that it has reached its age.
+    pub is_leaving: bool,
     pub state: State,
-    /// The running number in the connection's public name.
-    pub number: u64,
+    pub decoder: Decoder,
+    pub last_received_ms: u64,
     /// When the handshake, the message that is incomplete, or the closing must be over; 0 if
     /// nothing of it is under way.
     pub deadline_ms: u64,
-    pub last_received_ms: u64,
-    pub decoder: Decoder,
-    /// What it is to be sent.
-    pub delivery: Delivery,
-    /// Among which connections it is looked at next.
-    pub marks: Marks,
+    /// The running number in the connection's public name.
+    pub number: u64,
     pub rate: CommandRate,
-    pub excess: CommandExcess,
     /// When the ping that is not answered yet was sent, on the monotonic clock.
     ping_sent_us: Option<NonZeroU64>,
     /// The newest round trip.
@@ -67,10 +72,7 @@ pub(super) struct Connection {
     /// When it is to be told that it has reached its age, or closed once it was told: in ticks of
     /// the timer wheel; 0 if never.
     leave_tick: u32,
-    /// Whether it was told.
-    pub is_leaving: bool,
-    /// What the shard's sums hold for this connection.
-    pub charged: ConnectionMemory,
+    pub excess: CommandExcess,
 }
 
 /// LIMITS.md counts with it: what every connection costs the shard, idle or not.

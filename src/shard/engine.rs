@@ -56,7 +56,7 @@ pub struct Shard {
     pub(super) history: History,
     pub(super) waiting: WaitingResumes,
     pub(super) turns: Turns,
-    pub(super) announcement: Option<Announcement>,
+    pub(super) announcement: Option<Box<Announcement>>,
     pub(super) scratch: Scratch,
     pub(super) stats: Stats,
     /// The events of all backlogs.

@@ -231,7 +231,9 @@ impl Shard {
                 wire.finish(id);
             }
         }
-        self.settle(id);
+        let memory = connection.memory();
+        let before = std::mem::replace(&mut connection.charged, memory);
+        self.charged.settle(before, memory);
     }
 
     fn publish_event(&mut self, event: Arc<Event>, now: Now, wire: &mut impl Wire) {
@@ -258,24 +260,31 @@ impl Shard {
         let Some(connection) = self.connections.at(place) else { return };
         let limits = &self.settings.limits.client;
         let offered = connection.delivery.offer(event, limits, &mut self.scratch.encoder, now);
-        let id = connection.id;
+        self.stats.deliveries += u64::from(offered.is_numbered());
         match offered {
             Offered::Ready => self.turns.touch(place, &mut connection.marks),
             Offered::Held(due_ms) => self.turns.hold(place, due_ms, &mut connection.marks),
             Offered::Urgent => self.turns.hurry(place),
             Offered::Ignored => {}
-            Offered::Behind | Offered::Queued => self.settle(id),
-            Offered::BacklogFull => self.close_slow(id, now),
+            Offered::Behind | Offered::Queued => {
+                let id = connection.id;
+                self.settle(id);
+            }
             Offered::Dropped => {
                 self.stats.dropped += 1;
+                let id = connection.id;
                 self.settle(id);
+            }
+            Offered::BacklogFull => {
+                let id = connection.id;
+                self.close_slow(id, now);
             }
             Offered::TooSlow => {
                 self.stats.dropped += 1;
+                let id = connection.id;
                 self.close_slow(id, now);
             }
         }
-        self.stats.deliveries += u64::from(offered.is_numbered());
     }
 
     /// Closes a client that reads too slowly for what it is to be sent.
@@ -307,7 +316,7 @@ impl Shard {
     }
 
     fn tell_everyone(&mut self, announcement: Announcement) {
-        self.announcement = Some(announcement);
+        self.announcement = Some(Box::new(announcement));
         self.announce();
     }
 

@@ -48,11 +48,17 @@ impl NewestEvents {
     pub(super) fn update(&mut self, event: &Rc<LoggedEvent>) {
         self.updated += 1;
         self.bytes += event.event().memory_bytes();
-        let channel = Arc::clone(event.channel());
         let newest = Newest { event: Rc::clone(event), update: self.updated };
-        if let Some(before) = self.by_channel.insert(Arc::clone(&channel), newest) {
-            self.bytes -= before.event.event().memory_bytes();
+        match self.by_channel.get_mut(&**event.channel()) {
+            Some(before) => {
+                let before = std::mem::replace(before, newest);
+                self.bytes -= before.event.event().memory_bytes();
+            }
+            None => {
+                self.by_channel.insert(Arc::clone(event.channel()), newest);
+            }
         }
+        let channel = Arc::clone(event.channel());
         self.updates.push_back(Update { number: self.updated, channel });
         while self.by_channel.len() > NEWEST_CHANNELS_MAX || self.bytes > NEWEST_BYTES_MAX {
             self.forget_oldest();
