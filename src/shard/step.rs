@@ -256,6 +256,7 @@ impl Shard {
         }
     }
 
+    #[inline]
     fn deliver(&mut self, place: u32, event: (u64, &Rc<LoggedEvent>), now: Now) {
         let Some(connection) = self.connections.at(place) else { return };
         let limits = &self.settings.limits.client;

@@ -36,6 +36,7 @@ pub(super) struct Turns {
 
 impl Turns {
     /// The connection is sent to in its turn.
+    #[inline]
     pub(super) fn touch(&mut self, index: u32, marks: &mut Marks) {
         if !std::mem::replace(&mut marks.is_touched, true) {
             self.touched.push_back(index);

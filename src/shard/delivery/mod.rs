@@ -242,6 +242,7 @@ impl Delivery {
     }
 
     /// Puts what is to be sent next into `buffer`; false if nothing waits but a backlog.
+    #[inline]
     pub(super) fn fill(&self, buffer: &mut SendBuffer) -> bool {
         match &self.outbox {
             Some(outbox) => buffer.collect(outbox.frames(), outbox.front_sent()),
@@ -257,6 +258,7 @@ impl Delivery {
     }
 
     /// The socket took `sent` bytes of `buffer`, which [`Self::fill`] has filled.
+    #[inline]
     pub(super) fn sent(&mut self, sent: usize, buffer: &SendBuffer, now: Now) {
         let (offered, frames) = (buffer.bytes().len(), buffer.frames());
         if self.outbox.is_none() {

@@ -20,6 +20,7 @@ pub(super) struct ReplayRing {
 
 impl ReplayRing {
     /// Numbers `event` and keeps it, forgetting the oldest beyond `capacity`; returns its `seq`.
+    #[inline]
     pub(super) fn push(&mut self, event: &Rc<LoggedEvent>, capacity: usize) -> u64 {
         let capacity = capacity.max(FRAMES_PER_SEND);
         while self.events.len() >= capacity {

@@ -196,6 +196,12 @@ impl History {
             + LoggedEvent::memory_bytes(self.alive.get())
     }
 
+    /// Events that are held anywhere in the shard.
+    #[cfg(test)]
+    pub(crate) fn events_alive(&self) -> usize {
+        self.alive.get()
+    }
+
     /// Messages in the recent log.
     #[cfg(test)]
     pub(crate) fn log_messages(&self) -> usize {

@@ -4,11 +4,13 @@
 //! world   a seeded run of many clients against a model
 //! drive   what drives the shard: bytes, time, sockets
 //! client  what one of them asked for and has seen
+//! bounds  attempts to break the bounds on memory
 //! cases   single behaviours, one test each
 //! drain   those of clients that leave
 //! resume  those of clients that come back
 //! ```
 
+mod bounds;
 mod cases;
 mod client;
 mod drain;
