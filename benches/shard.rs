@@ -9,6 +9,7 @@ use std::hint::black_box;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use odin_ws::testing::ClientLimits;
@@ -77,7 +78,7 @@ fn shard() -> Shard {
 
 const PEER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 50_000);
 
-fn connect(shard: &mut Shard, wire: &mut Sink, channel: &str) {
+fn connect(shard: &mut Shard, wire: &mut Sink, channel: &str) -> ConnId {
     let id = shard.accept(PEER, Now::default());
     let mut request = b"GET /ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\
         Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
@@ -85,10 +86,23 @@ fn connect(shard: &mut Shard, wire: &mut Sink, channel: &str) {
         .to_vec();
     shard.receive(id, &mut request, Now::default(), wire);
     let text = format!("{{\"type\":\"subscribe\",\"channels\":[\"{channel}\"]}}");
-    // A masking key of zeros leaves the payload as it is.
-    let mut frame = vec![0x81, 0x80 | text.len() as u8, 0, 0, 0, 0];
+    shard.receive(id, &mut frame(&text), Now::default(), wire);
+    id
+}
+
+/// A text frame of a client. A masking key of zeros leaves the payload as it is.
+fn frame(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match text.len() {
+        length if length < 126 => frame.push(0x80 | length as u8),
+        length => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(length as u16).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&[0; 4]);
     frame.extend_from_slice(text.as_bytes());
-    shard.receive(id, &mut frame, Now::default(), wire);
+    frame
 }
 
 fn payload() -> Vec<u8> {
@@ -174,6 +188,52 @@ fn publish_batch(c: &mut Criterion) {
     group.finish();
 }
 
+/// The dearest command: a client with 1,000 subscriptions asks for the newest of 60,000 channels.
+fn snapshot(c: &mut Criterion) {
+    let mut shard = shard();
+    let mut wire = Sink::default();
+    let mut feed: VecDeque<Feed> = (0..60_000).map(|number| event_on(&channel(number))).collect();
+    while !feed.is_empty() {
+        shard.publish(&mut feed, Now::default(), &mut wire);
+    }
+    let id = connect(&mut shard, &mut wire, CHANNEL);
+    let names: Vec<String> = (0..1_000).map(|number| format!("\"{}\"", channel(number))).collect();
+    let send = |shard: &mut Shard, wire: &mut Sink, second: u64, text: &str| {
+        let now = Now { monotonic_us: second * 1_000_000, unix_ms: 0 };
+        shard.receive(id, &mut frame(text), now, wire);
+    };
+    let own = format!("{{\"type\":\"subscribe\",\"channels\":[{}]}}", names.join(","));
+    send(&mut shard, &mut wire, 1, &own);
+    let mut second = 1;
+    c.bench_function("snapshot_of_60000_channels_with_1000_subscriptions", |b| {
+        b.iter_custom(|iterations| {
+            let mut elapsed = Duration::ZERO;
+            for _ in 0..iterations {
+                second += 60;
+                let text = "{\"type\":\"subscribe\",\"channels\":[\"odin.>\"],\"snapshot\":true}";
+                let began = Instant::now();
+                send(&mut shard, &mut wire, second, text);
+                elapsed += began.elapsed();
+                let text = "{\"type\":\"unsubscribe\",\"channels\":[\"odin.>\"]}";
+                send(&mut shard, &mut wire, second, text);
+            }
+            elapsed
+        });
+    });
+    assert!(wire.bytes > 1_000_000, "the newest of 1,024 channels were sent");
+}
+
+fn channel(number: usize) -> String {
+    format!("odin.token.T{number}.trade")
+}
+
+fn event_on(channel: &str) -> Feed {
+    let position = Position { pos: StreamPos(1), ts_ms: 1 };
+    let payload = payload();
+    let incoming = Incoming { subject: channel, payload: &payload, position };
+    Feed::Event(Arc::new(Event::new(&incoming, channel.into(), StreamPos(0), 0)))
+}
+
 /// The cost must not grow with the channel's size.
 fn subscribe(c: &mut Criterion) {
     let mut group = c.benchmark_group("subscribe_and_unsubscribe");
@@ -193,5 +253,5 @@ fn subscribe(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, encode, publish, publish_batch, subscribe);
+criterion_group!(benches, encode, publish, publish_batch, snapshot, subscribe);
 criterion_main!(benches);

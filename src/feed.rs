@@ -1,7 +1,7 @@
 //! The bounded queue between the ingest thread and one shard, and the wake that goes with it.
 //!
-//! The only place where threads meet on the data path. The sender pushes a batch and wakes once;
-//! the receiver drains and sleeps when the queue is empty. It knows neither NATS nor sockets.
+//! The only place where threads meet on the data path. The sender pushes many items and wakes once;
+//! the receiver takes what is there, and sleeps when the queue is empty. It knows neither NATS nor sockets.
 //! Bound: `capacity` items (default [`FEED_CAPACITY`]). If the queue is full, the sender is told and
 //! waits with [`FeedSender::space`]. If the sender gives up waiting, the receiver is told after it
 //! has taken what was queued: no loss goes unnoticed.
@@ -218,16 +218,16 @@ impl Drop for FeedReceiver {
 
 impl FeedReceiver {
     /// Moves up to `max` items into `into`, in order; returns how many.
-    pub fn drain(&self, into: &mut impl Extend<Feed>, max: usize) -> usize {
-        let mut drained = 0;
-        into.extend(self.queue.try_iter().take(max).inspect(|_| drained += 1));
-        if drained > 0 && self.signal.wants_space.swap(false, Ordering::SeqCst) {
+    pub fn take(&self, into: &mut impl Extend<Feed>, max: usize) -> usize {
+        let mut taken = 0;
+        into.extend(self.queue.try_iter().take(max).inspect(|_| taken += 1));
+        if taken > 0 && self.signal.wants_space.swap(false, Ordering::SeqCst) {
             self.signal.space.notify_one();
         }
-        if drained + 1 < max && self.is_overrun() {
-            drained += self.come_back(into);
+        if taken + 1 < max && self.is_overrun() {
+            taken += self.come_back(into);
         }
-        drained
+        taken
     }
 
     /// Once the queue is empty, tells a receiver that was given up where it goes on. The sender
@@ -290,9 +290,9 @@ mod tests {
         sender.try_push(live()).unwrap();
         assert!(matches!(sender.try_push(live()), Err(FeedError::Full(_))));
         let mut items = Vec::new();
-        assert_eq!(receiver.drain(&mut items, 1), 1);
+        assert_eq!(receiver.take(&mut items, 1), 1);
         sender.try_push(live()).unwrap();
-        assert_eq!(receiver.drain(&mut items, 10), 2);
+        assert_eq!(receiver.take(&mut items, 10), 2);
         drop(receiver);
         assert!(matches!(sender.try_push(live()), Err(FeedError::Closed)));
     }
@@ -329,14 +329,14 @@ mod tests {
             sender.try_push(missed).unwrap();
         }
         let mut items = Vec::new();
-        assert_eq!(receiver.drain(&mut items, 2), 2);
+        assert_eq!(receiver.take(&mut items, 2), 2);
         sender.try_push(live()).unwrap();
         assert!(!receiver.is_empty());
-        assert_eq!(receiver.drain(&mut items, 8), 3);
+        assert_eq!(receiver.take(&mut items, 8), 3);
         assert_eq!(names(&items), ["stale", "stale", "stale", "b", "live"]);
         assert!(receiver.is_empty());
         sender.try_push(live()).unwrap();
-        assert_eq!(receiver.drain(&mut items, 8), 1, "the queue is as before");
+        assert_eq!(receiver.take(&mut items, 8), 1, "the queue is as before");
     }
 
     #[test]
@@ -345,7 +345,7 @@ mod tests {
         let consumer = std::thread::spawn(move || {
             assert!(futures_lite::future::block_on(receiver.ready()));
             let mut items = Vec::new();
-            receiver.drain(&mut items, 8);
+            receiver.take(&mut items, 8);
             names(&items)
         });
         sender.give_up(overrun(SourceStatus::Live));
@@ -358,7 +358,7 @@ mod tests {
         let consumer = std::thread::spawn(move || {
             let mut items = Vec::new();
             while futures_lite::future::block_on(receiver.ready()) {
-                receiver.drain(&mut items, 4);
+                receiver.take(&mut items, 4);
             }
             items.len()
         });
@@ -387,7 +387,7 @@ mod tests {
         for _ in 0..1_000 {
             sender.try_push(live()).unwrap();
             std::thread::scope(|scope| {
-                scope.spawn(|| receiver.drain(&mut Vec::new(), 1));
+                scope.spawn(|| receiver.take(&mut Vec::new(), 1));
                 futures_lite::future::block_on(sender.space());
             });
         }

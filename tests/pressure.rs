@@ -41,7 +41,7 @@ async fn take(receiver: &FeedReceiver, count: usize) -> Vec<u64> {
         let is_open = tokio::time::timeout(support::GUARD, receiver.ready()).await;
         assert!(is_open.expect("nothing comes any more"), "the source has ended");
         let mut items = Vec::new();
-        receiver.drain(&mut items, FEED_CAPACITY);
+        receiver.take(&mut items, FEED_CAPACITY);
         taken.extend(items.iter().filter_map(|item| match item {
             Feed::Event(event) => Some(event.position().pos.0),
             _ => None,

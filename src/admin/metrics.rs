@@ -28,7 +28,7 @@ const COUNTERS: [Counter; 13] = [
     ("ws_resumed_messages_total", "Missed events that resumes brought", |stats| {
         stats.resumed_messages
     }),
-    ("ws_sends_total", "Vectored sends", |stats| stats.sends),
+    ("ws_sends_total", "Sends, each one system call", |stats| stats.sends),
     ("ws_sent_bytes_total", "Bytes sent to clients", |stats| stats.bytes),
     ("ws_slow_client_disconnects_total", "Clients closed because they read too slowly", |stats| {
         stats.slow_closed

@@ -327,8 +327,8 @@ mod tests {
             block_on(publisher.publish(&incoming(subject, pos))).unwrap();
         }
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        first_end.drain(&mut ours, 8);
-        second_end.drain(&mut theirs, 8);
+        first_end.take(&mut ours, 8);
+        second_end.take(&mut theirs, 8);
         let prev: Vec<_> = ours
             .iter()
             .zip(&theirs)
@@ -377,7 +377,7 @@ mod tests {
             let mut items = Vec::new();
             while items.len() < 100 {
                 assert!(block_on(receiver.ready()));
-                receiver.drain(&mut items, 1);
+                receiver.take(&mut items, 1);
             }
             positions(&items)
         });
@@ -406,12 +406,12 @@ mod tests {
                 let mut waiting = std::pin::pin!(publisher.publish(&message));
                 let is_done = futures_lite::future::poll_once(waiting.as_mut()).await.is_some();
                 assert!(!is_done);
-                other_end.drain(&mut theirs, 64);
+                other_end.take(&mut theirs, 64);
                 assert_eq!(positions(&theirs), [1, 2, 3, 4]);
                 let mut ours = Vec::new();
-                blocked_end.drain(&mut ours, 2);
+                blocked_end.take(&mut ours, 2);
                 waiting.await.unwrap();
-                blocked_end.drain(&mut ours, 64);
+                blocked_end.take(&mut ours, 64);
                 assert_eq!(positions(&ours), [1, 2, 3, 4]);
             }
         });
@@ -430,12 +430,12 @@ mod tests {
                 publisher.publish(&incoming("a", pos)).await.unwrap();
             }
             publisher.status(SourceStatus::Live).await.unwrap();
-            stuck_end.drain(&mut ours, 64);
+            stuck_end.take(&mut ours, 64);
             for pos in 21..=22 {
                 publisher.publish(&incoming("a", pos)).await.unwrap();
             }
-            stuck_end.drain(&mut ours, 64);
-            other_end.drain(&mut theirs, 64);
+            stuck_end.take(&mut ours, 64);
+            other_end.take(&mut theirs, 64);
         });
         assert_eq!(positions(&theirs), (1..=22).collect::<Vec<u64>>());
         assert_eq!(positions(&ours), [1, 2, 21, 22]);
@@ -459,7 +459,7 @@ mod tests {
             block_on(publisher.publish(&incoming(subject, 1))).unwrap();
         }
         let mut items = Vec::new();
-        assert_eq!(receiver.drain(&mut items, 8), 1);
+        assert_eq!(receiver.take(&mut items, 8), 1);
         assert_eq!(publisher.report().refused.total(), 6);
     }
 

@@ -185,7 +185,7 @@ async fn work(worker: Rc<Worker>, signal: Signal, mut feed: Option<FeedReceiver>
         doorbell.wake_up();
         if let Some(feed) = &feed {
             let room = FEED_BATCH - batch.len();
-            feed.drain(&mut batch, room);
+            feed.take(&mut batch, room);
         }
         let has_more = worker.step(&mut batch);
         if worker.pauses_accepting() {

@@ -25,7 +25,7 @@ pub(super) enum Verdict {
     /// A refusal is queued, and the connection ends with it.
     Refused,
     /// The response is queued, and frames follow from byte `frames_start` on.
-    Opened { frames_start: usize, dialect: Dialect },
+    Opened { frames_start: usize },
 }
 
 /// What a request is answered with, if it is not refused.
@@ -115,9 +115,11 @@ impl Admission<'_> {
         match self.decide(request) {
             Ok(Admitted::Connection(upgrade)) => {
                 let agreed = request.agree(self.settings.limits.compression);
+                let batch_ms = self.settings.limits.client.batch_ms;
+                self.connection.delivery.begin(Dialect { deflate: agreed.deflate() }, batch_ms);
                 self.connection.delivery.answer(upgrade.accept(&agreed));
                 let frames_start = request.head_bytes.saturating_sub(held_bytes);
-                Verdict::Opened { frames_start, dialect: Dialect { deflate: agreed.deflate() } }
+                Verdict::Opened { frames_start }
             }
             Ok(Admitted::Probe(response)) => {
                 self.connection.delivery.answer(response);

@@ -30,7 +30,6 @@ use super::{Now, Wire};
 use crate::heap::allocation_bytes;
 use crate::protocol::close::CloseReason;
 use crate::protocol::decoder::{DecodeLimits, Input};
-use crate::protocol::dialect::Dialect;
 use crate::protocol::frame::{self, Opcode};
 use crate::protocol::inflate::Inflater;
 use crate::protocol::message::{Error, ErrorCode, ErrorDetail, ServerMessage};
@@ -249,9 +248,9 @@ impl Shard {
                 self.finish(id, now);
             }
             Verdict::Answered => self.finish(id, now),
-            Verdict::Opened { frames_start, dialect } => {
+            Verdict::Opened { frames_start } => {
                 admission.welcome(now);
-                self.open(id, dialect, now);
+                self.open(id, now);
                 self.send(id, now, wire);
                 self.receive_frames(id, &mut bytes[frames_start..], now, wire);
             }
@@ -259,13 +258,12 @@ impl Shard {
     }
 
     /// The handshake is over: the connection counts as open.
-    fn open(&mut self, id: ConnId, dialect: Dialect, now: Now) {
+    fn open(&mut self, id: ConnId, now: Now) {
         let limits = &self.settings.limits;
         let interval_ms = limits.heartbeat_interval_ms;
         let Some(connection) = self.connections.find(id) else { return };
         connection.state = State::Open;
         connection.deadline_ms = 0;
-        connection.delivery.begin(dialect, limits.client.batch_ms);
         connection.begin_ageing(now, limits, self.settings.shard);
         if let Some(announcement) = &mut self.announcement {
             // The welcome told it.

@@ -60,7 +60,7 @@ impl Shard {
         for _ in 0..sends_max {
             let Some(place) = self.turns.next_touched() else { break };
             if let Some(connection) = self.connections.at(place) {
-                connection.marks.has_turn();
+                connection.marks.take_turn();
                 let id = connection.id;
                 self.send(id, now, wire);
             }
@@ -85,7 +85,7 @@ impl Shard {
         self.turns.take_due(now.monotonic_ms(), &mut due);
         for place in due.drain(..) {
             let Some(connection) = self.connections.at(place) else { continue };
-            connection.marks.is_due();
+            connection.marks.release();
             // It may have been sent to meanwhile.
             match connection.delivery.held_until_ms(now) {
                 Some(due_ms) => self.turns.hold(place, due_ms, &mut connection.marks),

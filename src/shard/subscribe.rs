@@ -14,7 +14,7 @@ use super::limits::{
 };
 use super::scan_budget::ScanBudget;
 use super::settings::{Mode, ShardSettings};
-use super::subscriptions::Subscribed as SubscribedTopics;
+use super::subscriptions::Topics;
 use crate::channel::{ChannelError, Pattern};
 use crate::protocol::command::{CommandId, ResumePoint};
 use crate::protocol::message::{
@@ -153,7 +153,7 @@ impl Commands<'_> {
         &mut self,
         patterns: &[Pattern],
         point: &ResumePoint,
-        before: &SubscribedTopics,
+        before: &Topics,
         budget: &mut ScanBudget,
     ) -> ResumeOutcome {
         let room = BACKLOG_EVENTS_MAX.saturating_sub(self.backlog_events.get());
@@ -181,7 +181,7 @@ impl Commands<'_> {
     fn collect_newest(
         &self,
         patterns: &[Pattern],
-        before: &SubscribedTopics,
+        before: &Topics,
         budget: &mut ScanBudget,
         newest: &mut Vec<Rc<LoggedEvent>>,
     ) {

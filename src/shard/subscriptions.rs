@@ -33,7 +33,7 @@ struct Subscription {
 
 /// The topics of one connection at one moment, in order.
 #[derive(Debug)]
-pub struct Subscribed {
+pub struct Topics {
     topics: Vec<u32>,
 }
 
@@ -122,21 +122,16 @@ impl SubscriptionIndex {
 
     /// What the connection is subscribed to now, to be compared with many channels. Cost: a sort of
     /// its own list.
-    pub fn subscribed(&self, connection: u32) -> Subscribed {
+    pub fn subscribed(&self, connection: u32) -> Topics {
         let own = self.connections.get(connection as usize).map_or(&[][..], Vec::as_slice);
         let mut topics: Vec<u32> = own.iter().map(|subscription| subscription.topic).collect();
         topics.sort_unstable();
-        Subscribed { topics }
+        Topics { topics }
     }
 
     /// Whether one of `subscribed`, exact or wildcard, matches `channel`; a step of `budget` is
     /// charged for each topic that does, whoever is subscribed to it.
-    pub fn has_match(
-        &self,
-        subscribed: &Subscribed,
-        channel: &str,
-        budget: &mut ScanBudget,
-    ) -> bool {
+    pub fn has_match(&self, subscribed: &Topics, channel: &str, budget: &mut ScanBudget) -> bool {
         if subscribed.topics.is_empty() {
             return false;
         }

@@ -93,8 +93,8 @@ impl Turns {
         self.aborted.pop()
     }
 
-    /// Appends the connections that are due to `due`. Each is to be told with
-    /// [`Marks::is_due`].
+    /// Appends the connections that are due to `due`. The caller takes the mark from each with
+    /// [`Marks::release`].
     pub(super) fn take_due(&mut self, now_ms: u64, due: &mut Vec<u32>) {
         self.held.take_due(now_ms, due);
     }
@@ -127,16 +127,16 @@ impl Turns {
 
 impl Marks {
     /// The connection has its turn now.
-    pub(super) fn has_turn(&mut self) {
+    pub(super) fn take_turn(&mut self) {
         self.is_touched = false;
     }
 
     /// The connection is not held back any more.
-    pub(super) fn is_due(&mut self) {
+    pub(super) fn release(&mut self) {
         self.is_held = false;
     }
 
-    /// Whether the connection catches up; it does not from now on.
+    /// The connection has been sent all that its resume found.
     pub(super) fn end_catching_up(&mut self) {
         self.is_catching_up = false;
     }

@@ -48,7 +48,7 @@ impl RunningSource {
             let is_open = tokio::time::timeout(PATIENCE, self.receiver.ready()).await;
             assert!(is_open.expect("the source tells nothing any more"), "the source has ended");
             let mut drained = Vec::new();
-            self.receiver.drain(&mut drained, FEED_CAPACITY);
+            self.receiver.take(&mut drained, FEED_CAPACITY);
             self.waiting.extend(drained);
         }
         told(self.waiting.pop_front().unwrap())

@@ -95,7 +95,8 @@ pub(super) struct Delivery {
 }
 
 impl Delivery {
-    /// The handshake is over: the form of events, and the least time between two sends of them.
+    /// The handshake is agreed: the form of events, and the least time between two sends of them. To
+    /// be called before anything is queued.
     pub(super) fn begin(&mut self, dialect: Dialect, batch_ms: u16) {
         self.dialect = dialect;
         self.batch_ms = batch_ms;
