@@ -13,6 +13,9 @@ use support::server::Server;
 
 const README_LINES_MAX: usize = 150;
 
+/// A longer cell is a paragraph and belongs below its table.
+const CELL_CHARS_MAX: usize = 200;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -163,5 +166,17 @@ fn headings_are_linked_to_as_they_are_shown() {
     ];
     for (heading, expected) in cases {
         assert_eq!(anchor(heading), expected);
+    }
+}
+
+#[test]
+fn no_cell_of_a_table_is_a_paragraph() {
+    for (path, text) in documents() {
+        for row in prose(&text).filter(|line| line.starts_with('|')) {
+            for cell in row.split('|') {
+                let chars = cell.trim().chars().count();
+                assert!(chars <= CELL_CHARS_MAX, "{}: {chars} characters: {cell}", path.display());
+            }
+        }
     }
 }
