@@ -159,6 +159,6 @@ impl Commands<'_> {
             server_time: now.unix_ms,
             id,
         }));
-        self.connection.ping(now);
+        self.connection.measure(now);
     }
 }

@@ -123,6 +123,13 @@ impl Connection {
         self.delivery.answer(frame::encode(Opcode::Ping, &now.monotonic_us.to_be_bytes()));
     }
 
+    /// Measures the round trip, unless that is under way.
+    pub(super) fn measure(&mut self, now: Now) {
+        if self.ping_sent_us.is_none() {
+            self.ping(now);
+        }
+    }
+
     /// A pong came: the round trip is known if it answers the last ping.
     pub(super) fn on_pong(&mut self, payload: &[u8], now: Now) {
         if let Some(sent_us) = self.ping_sent_us

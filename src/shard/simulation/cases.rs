@@ -461,3 +461,23 @@ fn a_snapshot_for_a_client_with_many_subscriptions_keeps_to_its_budget() {
     let answer = &world.take_messages()[0];
     assert_eq!(answer["snapshot"]["messages"], SNAPSHOT_MESSAGES_MAX);
 }
+
+#[test]
+fn a_client_that_asks_for_its_status_on_and_on_is_measured_all_the_same() {
+    let mut world = World::new(1);
+    world.connect_with("");
+    for _ in 0..3 {
+        world.send(0, r#"{"type":"connection:status"}"#);
+        world.now.monotonic_us += 300;
+    }
+    world.check();
+    let pings: Vec<Vec<u8>> =
+        world.clients[0].frames.iter().filter(|it| it.0 == 9).map(|it| it.1.clone()).collect();
+    assert_eq!(pings.len(), 1, "one at a time");
+    let id = world.clients[0].id;
+    let mut pong = client_frame(10, &pings[0]);
+    world.shard.receive(id, &mut pong, world.now, &mut world.wire);
+    world.take_messages();
+    world.send(0, r#"{"type":"connection:status"}"#);
+    assert_eq!(world.take_messages()[0]["latency_ms"], 0);
+}
