@@ -21,6 +21,7 @@
 //! channel   nothing: names and patterns
 //! secret    nothing: what no log may show
 //! retry     nothing: how long to wait before the next try
+//! patience  nothing: how long a start waits for an address
 //! tail      nothing: it is a client, and shares no code with the server
 //! shard_command  nothing: what other threads ask of a shard, and its answers
 //! protocol  channel, heap, position: bytes to values and back, pure
@@ -29,8 +30,8 @@
 //! shard     channel, clock, event, feed, heap, position, protocol: the rules of one core, pure
 //! load      event, retry, shard: how near its limits the process is
 //! ingest    channel, clock, event, feed, load, position, retry, secret: knows NATS and backends
-//! net       clock, feed, heap, shard, shard_command: the only code with glommio's sockets, no rules
-//! admin     event, feed, ingest, load, protocol, shard: the admin port
+//! net       clock, feed, heap, patience, shard, shard_command: the only code with glommio's sockets, no rules
+//! admin     event, feed, ingest, load, patience, protocol, shard: the admin port
 //! config    channel, ingest, load, net, protocol, secret, shard: settings to the others' types
 //! control   config: the machine, signals, logs, doctor
 //! runtime   everything: the composition root
@@ -49,6 +50,7 @@ mod heap;
 pub mod ingest;
 mod load;
 mod net;
+mod patience;
 mod position;
 mod protocol;
 mod retry;

@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 
 use super::metrics;
 use super::state::AdminState;
+use crate::patience::while_in_use;
 
 /// The admin address cannot be listened on. The configuration's fault.
 #[derive(Debug, thiserror::Error)]
@@ -43,12 +44,12 @@ impl AdminServer {
     /// # Errors
     /// If it cannot be had.
     pub(crate) fn listen(addr: SocketAddr) -> Result<Self, AdminError> {
-        let listen = || {
+        let listener = while_in_use(|| {
             let listener = std::net::TcpListener::bind(addr)?;
             listener.set_nonblocking(true)?;
             Ok(listener)
-        };
-        match listen() {
+        });
+        match listener {
             Ok(listener) => Ok(Self { listener }),
             Err(source) => Err(AdminError { addr, source }),
         }

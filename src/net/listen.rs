@@ -1,21 +1,14 @@
 //! Listening sockets: one per shard on the same address with SO_REUSEPORT, so that the kernel
 //! spreads connections over the shards and no accept queue is shared.
 //!
-//! Bound: an address that is in use is tried again for [`LISTEN_PATIENCE`].
+//! Bound: an address that is in use is tried again for [`crate::patience::LISTEN_PATIENCE`].
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// How long an address that is in use is tried again. The kernel closes the sockets of a process
-/// that was killed a moment after its end, because its rings still hold them: a successor that is
-/// started at once waits for that.
-const LISTEN_PATIENCE: Duration = Duration::from_secs(2);
-
-/// The time between two tries.
-const LISTEN_INTERVAL: Duration = Duration::from_millis(20);
+use crate::patience::while_in_use;
 
 /// How to listen.
 #[derive(Debug, Clone, Copy)]
@@ -69,16 +62,7 @@ pub(crate) fn listen(
     settings: &ListenSettings,
     count: usize,
 ) -> Result<(Vec<Socket>, SocketAddr), ListenError> {
-    let deadline = Instant::now() + LISTEN_PATIENCE;
-    let listening = loop {
-        match try_listen(settings, count) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
-                std::thread::sleep(LISTEN_INTERVAL);
-            }
-            result => break result,
-        }
-    };
-    listening.map_err(|source| match source.kind() {
+    while_in_use(|| try_listen(settings, count)).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => ListenError::InUse { addr: settings.addr },
         io::ErrorKind::PermissionDenied => ListenError::Permission { addr: settings.addr },
         _ => ListenError::Other { addr: settings.addr, source },
@@ -139,20 +123,6 @@ mod tests {
         assert!(matches!(again, Err(ListenError::InUse { addr: named }) if named == addr));
         drop(sockets);
         listen(&settings(&addr.to_string()), 2).unwrap();
-    }
-
-    #[test]
-    fn an_address_that_becomes_free_is_taken() {
-        let (sockets, addr) = listen(&settings("127.0.0.1:0"), 1).unwrap();
-        let (begun, has_begun) = std::sync::mpsc::channel();
-        let predecessor = std::thread::spawn(move || {
-            has_begun.recv().unwrap();
-            std::thread::sleep(LISTEN_INTERVAL);
-            drop(sockets);
-        });
-        begun.send(()).unwrap();
-        listen(&settings(&addr.to_string()), 2).unwrap();
-        predecessor.join().unwrap();
     }
 
     #[test]
