@@ -55,6 +55,8 @@ impl Shard {
         for _ in 0..DEADLINES_PER_STEP {
             let Some(id) = self.turns.next_fired() else { break };
             self.check_deadlines(id, now);
+            // At once: what is said to many must not wait in as many queues.
+            self.send(id, now, wire);
         }
         self.resume_waiting(now);
         for _ in 0..sends_max {
@@ -397,7 +399,7 @@ impl Shard {
         }
     }
 
-    /// Does what the deadlines of a connection ask for.
+    /// Queues what the deadlines of a connection ask for.
     fn check_deadlines(&mut self, id: ConnId, now: Now) {
         let shard = self.settings.shard;
         loop {
@@ -409,7 +411,6 @@ impl Shard {
                 Due::Nothing { next_ms } => return self.schedule(id, next_ms),
                 Due::Leave(when) => {
                     connection.answer(&ServerMessage::ServerDraining(when));
-                    self.turns.touch(id.index, &mut connection.marks);
                     continue;
                 }
                 Due::SignOfLife { next_ms } => {
@@ -426,7 +427,6 @@ impl Shard {
                 }
                 Due::Abort => return self.turns.abort(id),
             };
-            self.turns.touch(id.index, &mut connection.marks);
             return self.schedule(id, next_ms);
         }
     }
