@@ -35,6 +35,15 @@ impl Bench {
         }
     }
 
+    /// Five events wait for their turn.
+    fn with_five_events(limits: ClientLimits) -> Self {
+        let mut bench = Self::new(limits);
+        for _ in 0..5 {
+            bench.offer(NOW);
+        }
+        bench
+    }
+
     fn offer(&mut self, now: Now) -> Offered {
         self.events += 1;
         let event = logged("t.a", self.events);
@@ -156,10 +165,7 @@ fn an_answer_stands_behind_the_events_that_came_before_it() {
 
 #[test]
 fn dropped_events_that_nothing_follows_are_sent_when_the_rest_is_read() {
-    let mut bench = Bench::new(few(3));
-    for _ in 0..5 {
-        bench.offer(NOW);
-    }
+    let mut bench = Bench::with_five_events(few(3));
     assert_eq!(bench.send(10), Overflow { dropped: 2, is_too_slow: false });
     assert!(!bench.delivery.is_up_to_date());
     bench.delivery.unblocked();
@@ -170,10 +176,7 @@ fn dropped_events_that_nothing_follows_are_sent_when_the_rest_is_read() {
 
 #[test]
 fn dropped_events_are_sent_once_also_if_the_socket_is_full_again_while_they_are() {
-    let mut bench = Bench::new(few(3));
-    for _ in 0..5 {
-        bench.offer(NOW);
-    }
+    let mut bench = Bench::with_five_events(few(3));
     bench.send(0);
     bench.delivery.unblocked();
     let frame = event_frame_bytes(1, logged("t.a", 1).tail_for(Dialect::default()));
@@ -186,10 +189,7 @@ fn dropped_events_are_sent_once_also_if_the_socket_is_full_again_while_they_are(
 
 #[test]
 fn a_hole_that_a_later_event_shows_is_left_to_replay() {
-    let mut bench = Bench::new(few(3));
-    for _ in 0..5 {
-        bench.offer(NOW);
-    }
+    let mut bench = Bench::with_five_events(few(3));
     bench.send(0);
     bench.delivery.unblocked();
     let frame = event_frame_bytes(1, logged("t.a", 1).tail_for(Dialect::default()));
@@ -219,10 +219,7 @@ fn reading_pauses_at_many_answers_and_goes_on_once_told() {
 
 #[test]
 fn an_end_sends_what_waits_and_nothing_that_was_dropped() {
-    let mut bench = Bench::new(few(3));
-    for _ in 0..5 {
-        bench.offer(NOW);
-    }
+    let mut bench = Bench::with_five_events(few(3));
     bench.delivery.resume(vec![logged("t.a", 9)], &bench.backlog_events);
     bench.send(0);
     bench.delivery.end();
@@ -235,10 +232,7 @@ fn an_end_sends_what_waits_and_nothing_that_was_dropped() {
 
 #[test]
 fn what_is_abandoned_is_not_sent_but_for_the_frame_in_flight() {
-    let mut bench = Bench::new(few(256));
-    for _ in 0..5 {
-        bench.offer(NOW);
-    }
+    let mut bench = Bench::with_five_events(few(256));
     bench.send(7);
     bench.delivery.abandon();
     bench.delivery.end();
