@@ -16,26 +16,41 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use tokio::sync::Notify;
 
 use crate::event::Event;
-use crate::position::{Base, Epoch, StreamPos};
+use crate::position::{Base, Epoch, Kept, StreamPos};
 
 /// Items one shard's queue holds: at 800 bytes an event 6.5 MB of shared payload, and more than a
 /// second of the busiest minute foreseen (5,000 events/s).
 pub const FEED_CAPACITY: usize = 8_192;
+
+/// Items that a receiver is given when it goes on after it was given up.
+const COME_BACK_ITEMS: usize = 4;
 
 /// What the source tells the shards, in the order in which it happened.
 #[derive(Debug, Clone)]
 pub enum Feed {
     /// A published message.
     Event(Arc<Event>),
-    /// The stream's life as the source finds it: the first at start, another when the stream was
-    /// made again, the same again when messages were lost that cannot be read any more.
-    /// Everything logged before does not connect to what follows.
+    /// A life of the stream begins: the first at start, another when the stream was made again, the
+    /// same again when the broker gave positions out a second time. Everything logged before does
+    /// not connect to what follows, and no newest message of before is known to be one.
     Epoch {
         /// The life.
         epoch: Epoch,
         /// What is known of its messages.
         base: Base,
     },
+    /// Messages of this life may be missing before what follows: nothing is claimed any more of what
+    /// was before, at once. Clients are told by the next [`Feed::Notice`].
+    Loss(Base),
+    /// Clients are told of the losses since the last notice.
+    Notice,
+    /// The newest message that the stream holds on its channel, no newer than what was published.
+    Newest(Arc<Event>),
+    /// The newest message of every channel that the stream holds was published, or given as
+    /// [`Feed::Newest`], since the last epoch or loss.
+    NewestComplete,
+    /// How many messages of each channel the stream keeps.
+    Kept(Kept),
     /// How the source is doing.
     Status(SourceStatus),
 }
@@ -77,6 +92,8 @@ struct Signal {
     receiver_gone: AtomicBool,
     /// Whether `overrun` holds something: checked without its lock.
     is_overrun: AtomicBool,
+    /// Whether the receiver goes on after it was given up, and the sender has not asked since.
+    came_back: AtomicBool,
     overrun: Mutex<Option<Overrun>>,
 }
 
@@ -84,10 +101,14 @@ struct Signal {
 /// and this.
 #[derive(Debug, Clone)]
 pub struct Overrun {
-    /// The epoch, announced again.
+    /// The epoch.
     pub epoch: Epoch,
+    /// Whether it began meanwhile.
+    pub is_new_life: bool,
     /// From here on nothing is left out between two messages.
     pub whole_from: StreamPos,
+    /// How many messages of each channel the stream keeps.
+    pub kept: Kept,
     /// How the source is doing.
     pub status: SourceStatus,
 }
@@ -106,11 +127,15 @@ impl Signal {
         let mut overrun = self.overrun();
         let Some(missed) = overrun.as_mut() else { return false };
         match item {
-            Feed::Event(_) => {}
+            // The notice that it is given tells of all of them.
+            Feed::Event(_) | Feed::Notice | Feed::Newest(_) | Feed::NewestComplete => {}
             Feed::Epoch { epoch, base } => {
                 missed.epoch = epoch.clone();
+                missed.is_new_life = true;
                 missed.whole_from = base.whole_from;
             }
+            Feed::Loss(base) => missed.whole_from = base.whole_from,
+            Feed::Kept(kept) => missed.kept = *kept,
             Feed::Status(status) => missed.status = *status,
         }
         true
@@ -174,6 +199,12 @@ impl FeedSender {
         self.signal.consumer.wake();
     }
 
+    /// Whether the receiver goes on after it was given up; true once.
+    pub(crate) fn came_back(&self) -> bool {
+        self.signal.came_back.load(Ordering::Relaxed)
+            && self.signal.came_back.swap(false, Ordering::SeqCst)
+    }
+
     /// Wakes the shard: once per batch.
     pub fn wake(&self) {
         self.signal.consumer.wake();
@@ -224,7 +255,7 @@ impl FeedReceiver {
         if taken > 0 && self.signal.wants_space.swap(false, Ordering::SeqCst) {
             self.signal.space.notify_one();
         }
-        if taken + 1 < max && self.is_overrun() {
+        if taken + COME_BACK_ITEMS <= max && self.is_overrun() {
             taken += self.come_back(into);
         }
         taken
@@ -237,12 +268,19 @@ impl FeedReceiver {
         if !self.queue.is_empty() {
             return 0;
         }
-        let Some(Overrun { epoch, whole_from, status }) = overrun.take() else { return 0 };
+        let Some(missed) = overrun.take() else { return 0 };
         self.signal.is_overrun.store(false, Ordering::SeqCst);
+        self.signal.came_back.store(true, Ordering::SeqCst);
         // What lies between is not known.
-        let base = Base { after: None, whole_from };
-        into.extend([Feed::Epoch { epoch, base }, Feed::Status(status)]);
-        2
+        let base = Base { after: None, whole_from: missed.whole_from };
+        let begin = match missed.is_new_life {
+            true => Feed::Epoch { epoch: missed.epoch, base },
+            false => Feed::Loss(base),
+        };
+        let (kept, status) = (Feed::Kept(missed.kept), Feed::Status(missed.status));
+        let items: [Feed; COME_BACK_ITEMS] = [begin, Feed::Notice, kept, status];
+        into.extend(items);
+        COME_BACK_ITEMS
     }
 
     fn is_overrun(&self) -> bool {
@@ -299,15 +337,17 @@ mod tests {
 
     fn names(items: &[Feed]) -> Vec<String> {
         let name = |item: &Feed| match item {
-            Feed::Event(_) => "event".to_owned(),
             Feed::Epoch { epoch, .. } => epoch.to_string(),
             Feed::Status(status) => status.as_str().to_owned(),
+            Feed::Loss(base) => format!("loss before {}", base.whole_from),
+            other => format!("{other:?}"),
         };
         items.iter().map(name).collect()
     }
 
     fn overrun(status: SourceStatus) -> Overrun {
-        Overrun { epoch: epoch("a"), whole_from: StreamPos(0), status }
+        let (is_new_life, whole_from) = (false, StreamPos(3));
+        Overrun { epoch: epoch("a"), is_new_life, whole_from, kept: Kept::All, status }
     }
 
     fn epoch(name: &str) -> Epoch {
@@ -324,6 +364,7 @@ mod tests {
         for missed in [
             live(),
             Feed::Epoch { epoch: epoch("b"), base: Base::default() },
+            Feed::Notice,
             Feed::Status(SourceStatus::Loading),
         ] {
             sender.try_push(missed).unwrap();
@@ -332,8 +373,9 @@ mod tests {
         assert_eq!(receiver.take(&mut items, 2), 2);
         sender.try_push(live()).unwrap();
         assert!(!receiver.is_empty());
-        assert_eq!(receiver.take(&mut items, 8), 3);
-        assert_eq!(names(&items), ["stale", "stale", "stale", "b", "live"]);
+        assert_eq!(receiver.take(&mut items, 8), 5);
+        let told = ["stale", "stale", "stale", "b", "Notice", "Kept(All)", "live"];
+        assert_eq!(names(&items), told);
         assert!(receiver.is_empty());
         sender.try_push(live()).unwrap();
         assert_eq!(receiver.take(&mut items, 8), 1, "the queue is as before");
@@ -349,7 +391,7 @@ mod tests {
             names(&items)
         });
         sender.give_up(overrun(SourceStatus::Live));
-        assert_eq!(consumer.join().unwrap(), ["a", "live"]);
+        assert_eq!(consumer.join().unwrap(), ["loss before 3", "Notice", "Kept(All)", "live"]);
     }
 
     #[test]

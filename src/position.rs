@@ -34,6 +34,16 @@ pub struct Base {
     pub whole_from: StreamPos,
 }
 
+/// How many messages of each channel a stream keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kept {
+    /// As many as its other limits allow.
+    #[default]
+    All,
+    /// At most so many: older ones are discarded, whether anybody has read them or not.
+    PerChannel(u64),
+}
+
 /// One life of a stream: derived from its name and creation time, the same on every instance.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Epoch(pub Arc<str>);

@@ -47,15 +47,22 @@ const COUNTERS: [Counter; 13] = [
 /// A counter of the source: its name, help and where it is in the report.
 type SourceCounter = (&'static str, &'static str, fn(&SourceReport) -> &ReportCounter);
 
-const SOURCE_COUNTERS: [SourceCounter; 8] = [
+const SOURCE_COUNTERS: [SourceCounter; 11] = [
     ("ws_source_messages_total", "Messages taken from the broker", |source| &source.messages),
     ("ws_source_events_total", "Events handed to the shards", |source| &source.events),
     ("ws_source_repeats_total", "Messages that had been handled before", |source| &source.repeats),
     ("ws_source_refused_total", "Messages whose subject is no channel", |source| &source.refused),
     ("ws_source_connections_total", "Connections made to the broker", |source| &source.connections),
     ("ws_source_consumers_total", "Consumers that were read", |source| &source.consumers),
-    ("ws_source_epochs_total", "Epochs announced: the first, and each resync", |source| {
+    ("ws_source_epochs_total", "Epochs announced: the first, and each that began anew", |source| {
         &source.epochs
+    }),
+    ("ws_source_losses_total", "Times that messages may have been lost", |source| &source.losses),
+    ("ws_source_notices_total", "Times that clients were told of losses", |source| {
+        &source.notices
+    }),
+    ("ws_source_newest_reads_total", "Times that the newest messages were read again", |source| {
+        &source.newest_reads
     }),
     ("ws_shard_overruns_total", "Shards given up because they took nothing", |source| {
         &source.overruns

@@ -5,6 +5,10 @@
 //! connection is down, or is dropped because this process is too slow, is lost without a trace;
 //! a fresh epoch is announced then, so that clients reload. Bounds: the client library holds
 //! 16,384 messages per subscription and drops more.
+//!
+//! What was dropped lies behind what the library holds, and nothing shows where. So claims are taken
+//! back as soon as a drop is known, and the fresh epoch begins when everything that was held then
+//! has been handled.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +26,7 @@ use super::stream::parse_subjects;
 use super::{IngestError, Publisher, ShardsGone};
 use crate::channel::Pattern;
 use crate::feed::SourceStatus;
-use crate::position::{Epoch, Incoming, Position, StreamPos};
+use crate::position::{Base, Epoch, Incoming, Position, StreamPos};
 
 /// What is subscribed to if nothing is configured: both generations of subjects.
 pub const CORE_SUBJECTS_DEFAULT: [&str; 9] = [
@@ -71,6 +75,7 @@ pub(super) async fn run(
         patterns,
         pos: StreamPos::default(),
         dropped_total: 0,
+        is_doubtful: false,
         began: Instant::now(),
     };
     while let Some(link) = connector.connect(shutdown).await {
@@ -101,6 +106,8 @@ struct Listener {
     patterns: Vec<Pattern>,
     pos: StreamPos,
     dropped_total: u64,
+    /// Messages were dropped behind what is handled next.
+    is_doubtful: bool,
     /// When the epoch began.
     began: Instant,
 }
@@ -126,7 +133,7 @@ impl Listener {
     ) -> Result<End, ShardsGone> {
         self.begin_epoch().await?;
         self.publisher.status(SourceStatus::Live).await?;
-        self.dropped_total = 0;
+        (self.dropped_total, self.is_doubtful) = (link.dropped_total(), false);
         loop {
             for _ in 0..MESSAGES_IN_ROW_MAX {
                 if !self.has_room() {
@@ -135,9 +142,18 @@ impl Listener {
                 let Some(Some((index, message))) = inbox.next().now_or_never() else { break };
                 self.handle(index, &message).await?;
             }
+            // The library's tasks, which count what they drop, have their turn.
+            tokio::task::yield_now().await;
             self.check_dropped(link).await?;
+            if self.is_doubtful && self.has_room() {
+                // Unconstrained: tokio would say at times that nothing is there although it is.
+                match tokio::task::unconstrained(inbox.next()).now_or_never() {
+                    Some(Some((index, message))) => self.handle(index, &message).await?,
+                    Some(None) | None => self.begin_after_drops().await?,
+                }
+            }
             self.publisher.flush();
-            let is_drop_untold = link.dropped_total() != self.dropped_total;
+            let is_doubtful = self.is_doubtful;
             let next = tokio::select! {
                 biased;
                 () = shutdown.fired() => return Ok(End::Shutdown),
@@ -145,7 +161,7 @@ impl Listener {
                 Some(next) = self.next(&mut inbox) => Some(next),
                 () = link.lost() => None,
                 // Nothing else may come that would have the drops told.
-                () = tokio::time::sleep(EPOCH_LASTS_MIN), if is_drop_untold => continue,
+                () = tokio::time::sleep(EPOCH_LASTS_MIN), if is_doubtful => continue,
             };
             let Some((index, message)) = next else {
                 self.publisher.status(SourceStatus::Stale).await?;
@@ -181,16 +197,32 @@ impl Listener {
         self.publisher.publish(&incoming).await
     }
 
-    /// Announces a fresh epoch if a subscription was full and messages were dropped. Under a
-    /// lasting overload this happens once per [`EPOCH_LASTS_MIN`], so that clients can reload.
+    /// Takes claims back if a subscription was full and messages were dropped. Under a lasting
+    /// overload a fresh epoch is announced once per [`EPOCH_LASTS_MIN`], so that clients can reload.
     async fn check_dropped(&mut self, link: &Link) -> Result<(), ShardsGone> {
         let dropped_total = link.dropped_total();
-        if dropped_total == self.dropped_total || self.began.elapsed() < EPOCH_LASTS_MIN {
-            return Ok(());
+        if dropped_total != self.dropped_total {
+            let messages = dropped_total - self.dropped_total;
+            tracing::error!(messages, dropped_total, "messages were dropped: too slow");
+            self.dropped_total = dropped_total;
+            self.doubt().await?;
         }
-        let messages = dropped_total - self.dropped_total;
-        tracing::error!(messages, dropped_total, "messages were dropped: this process is too slow");
-        self.dropped_total = dropped_total;
+        if self.is_doubtful && self.began.elapsed() >= EPOCH_LASTS_MIN {
+            self.begin_epoch().await?;
+            self.doubt().await?;
+        }
+        Ok(())
+    }
+
+    async fn doubt(&mut self) -> Result<(), ShardsGone> {
+        self.is_doubtful = true;
+        let whole_from = StreamPos(self.pos.0 + 1);
+        self.publisher.doubt(Base { after: None, whole_from }).await
+    }
+
+    /// Everything that was held when messages were dropped last has been handled.
+    async fn begin_after_drops(&mut self) -> Result<(), ShardsGone> {
+        self.is_doubtful = false;
         self.begin_epoch().await
     }
 

@@ -19,9 +19,10 @@
 //! | `stream` | the JetStream stream: made, verified, changed on request |
 //! | `authorities` | a file of certificate authorities |
 //! | `filter` | which subjects to ask for |
-//! | `stream_state` | PURE: what a stream says of itself
+//! | `stream_state` | PURE: what a stream says of itself |
 //! | `tracker` | PURE: where we are in the stream, and what that means |
-//! | `continuity` | PURE: whether anything was discarded before it was read |
+//! | `ending` | PURE: whether anything is missing at the end of the stream |
+//! | `notice` | PURE: when clients are told of losses |
 //! | `jetstream/` | source: a consumer of its own over a stream, ordered or durable |
 //! | `core` | source: plain NATS pub/sub |
 //! | `http/` | source: a backend that is polled |
@@ -32,14 +33,15 @@
 mod authorities;
 mod clock;
 mod connect;
-mod continuity;
 mod core;
+mod ending;
 mod filter;
 mod gate;
 mod http;
 mod jetstream;
 mod name;
 mod nats;
+mod notice;
 mod pace;
 mod pause;
 mod publisher;

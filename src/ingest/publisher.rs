@@ -1,8 +1,12 @@
 //! From one incoming message to every shard's queue: enveloped once, shared by reference.
 //!
-//! Owns the previous position of each channel (`prev`) and the fan-out to the queues, and lets
-//! only valid channel names through: brokers accept subjects that nobody could subscribe to, even
-//! ones with wildcards in them. It knows no broker.
+//! Owns the previous position of each channel (`prev`), what is claimed of it, and the fan-out to
+//! the queues, and lets only valid channel names through: brokers accept subjects that nobody could
+//! subscribe to, even ones with wildcards in them. It knows no broker.
+//!
+//! A loss takes back at once what is claimed: the shards are told, and `prev` is 0. The notice to
+//! clients, which makes all of them load anew, may wait: it is sent at most once per [`super::notice::NOTICE_EVERY`].
+//! Until then no event has a `prev`.
 //!
 //! Bounds. At most [`CHANNELS_MAX`] channels are remembered (beyond that the memory of `prev`
 //! starts afresh and the next message of each channel says 0, "none known"). A full queue makes
@@ -16,6 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::gate::Gate;
+use super::notice::Notices;
 use super::pace::Pace;
 use super::report::SourceReport;
 use crate::channel::Pattern;
@@ -23,7 +28,7 @@ use crate::clock::Clock;
 use crate::event::Event;
 use crate::feed::{Feed, FeedError, FeedSender, Overrun, SourceStatus};
 use crate::load::LoadLevel;
-use crate::position::{Base, Epoch, Incoming, Position, StreamPos};
+use crate::position::{Base, Epoch, Incoming, Kept, Position, StreamPos};
 
 /// Channels whose previous position is remembered: 200,000 x about 100 bytes = 20 MB.
 const CHANNELS_MAX: usize = 200_000;
@@ -56,6 +61,12 @@ pub struct Publisher {
     epoch: Option<Epoch>,
     /// From this position on no message is left out between two messages.
     whole_from: StreamPos,
+    /// The newest message that was published in this epoch.
+    newest: StreamPos,
+    kept: Kept,
+    notices: Notices,
+    /// The newest messages that the shards hold are doubtful.
+    is_newest_doubtful: bool,
     status: SourceStatus,
     pace: Pace,
     gate: Gate,
@@ -73,6 +84,10 @@ impl Publisher {
             unwoken: 0,
             epoch: None,
             whole_from: StreamPos::default(),
+            newest: StreamPos::default(),
+            kept: Kept::All,
+            notices: Notices::default(),
+            is_newest_doubtful: false,
             status: SourceStatus::Connecting,
             pace: Pace::new(0, Instant::now()),
             gate: Gate::default(),
@@ -136,6 +151,7 @@ impl Publisher {
     /// # Errors
     /// [`ShardsGone`] at shutdown.
     pub async fn publish(&mut self, incoming: &Incoming<'_>) -> Result<(), ShardsGone> {
+        self.tell_if_due().await?;
         let Some((channel, prev)) = self.advance(incoming.subject, incoming.position.pos) else {
             return Ok(());
         };
@@ -145,15 +161,6 @@ impl Publisher {
         self.gate.count();
         self.report.events.add(1);
         self.push(&Feed::Event(event)).await
-    }
-
-    /// Announces the stream's epoch: at the first contact, and when the stream was made again.
-    /// Nothing is claimed about the messages before it.
-    ///
-    /// # Errors
-    /// [`ShardsGone`] at shutdown.
-    pub async fn epoch(&mut self, epoch: Epoch) -> Result<(), ShardsGone> {
-        self.epoch_with(epoch, Base::default()).await
     }
 
     /// Announces the epoch of a source that counts its positions itself, from 1.
@@ -170,12 +177,125 @@ impl Publisher {
     /// # Errors
     /// [`ShardsGone`] at shutdown.
     pub async fn epoch_with(&mut self, epoch: Epoch, base: Base) -> Result<(), ShardsGone> {
+        if self.epoch.is_some() {
+            // Clients are told of it, and with it of every loss before.
+            self.notices.told(Instant::now());
+        }
         self.previous.clear();
+        self.newest = StreamPos::default();
         self.epoch = Some(epoch.clone());
         self.whole_from = base.whole_from;
         self.report.epochs.add(1);
         self.push(&Feed::Epoch { epoch, base }).await?;
         self.flush();
+        Ok(())
+    }
+
+    /// Messages may be missing before what follows: `base` is what is known from now on. What was
+    /// claimed is taken back at once. Clients are told at once if they were not lately, or else by
+    /// [`Self::tell_if_due`].
+    ///
+    /// # Errors
+    /// [`ShardsGone`] at shutdown.
+    pub async fn loss(&mut self, base: Base) -> Result<(), ShardsGone> {
+        self.take_back(base).await?;
+        self.notices.lost(Instant::now());
+        self.tell_if_due().await
+    }
+
+    /// The same, but clients are not told before [`Self::tell`]: where the messages are missing is
+    /// not known yet.
+    ///
+    /// # Errors
+    /// [`ShardsGone`] at shutdown.
+    pub async fn doubt(&mut self, base: Base) -> Result<(), ShardsGone> {
+        self.take_back(base).await?;
+        self.notices.hold();
+        Ok(())
+    }
+
+    async fn take_back(&mut self, base: Base) -> Result<(), ShardsGone> {
+        self.whole_from = base.whole_from;
+        self.is_newest_doubtful = true;
+        self.report.losses.add(1);
+        self.push(&Feed::Loss(base)).await
+    }
+
+    /// When clients are to be told of a loss; `None` if there is nothing to tell.
+    pub(crate) fn notice_due(&self) -> Option<Instant> {
+        self.notices.due()
+    }
+
+    /// Tells clients of the losses so far if it is time.
+    ///
+    /// # Errors
+    /// [`ShardsGone`] at shutdown.
+    pub(crate) async fn tell_if_due(&mut self) -> Result<(), ShardsGone> {
+        match self.notices.due() {
+            Some(due) if due <= Instant::now() => self.tell().await,
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Tells clients of the losses so far, if there are any.
+    ///
+    /// # Errors
+    /// [`ShardsGone`] at shutdown.
+    pub async fn tell(&mut self) -> Result<(), ShardsGone> {
+        if self.notices.told(Instant::now()) {
+            // What came since the first of them was not known to be whole.
+            self.whole_from = self.whole_from.max(StreamPos(self.newest.0 + 1));
+            self.report.notices.add(1);
+            self.push(&Feed::Notice).await?;
+            self.flush();
+        }
+        Ok(())
+    }
+
+    /// Whether the shards' newest messages have to be read again: after a loss, or because a shard
+    /// that was given up has come back. True once.
+    pub(crate) fn wants_newest(&mut self) -> bool {
+        let came_back = self.shards.iter().filter(|shard| shard.came_back()).count() > 0;
+        std::mem::take(&mut self.is_newest_doubtful) || came_back
+    }
+
+    /// Gives the newest message that the stream holds on its channel. It must be no newer than what
+    /// was published, and is not delivered.
+    ///
+    /// # Errors
+    /// [`ShardsGone`] at shutdown.
+    pub async fn newest(&mut self, incoming: &Incoming<'_>) -> Result<(), ShardsGone> {
+        let known = self.previous.get_key_value(incoming.subject);
+        let channel = match known {
+            Some((channel, _)) => Arc::clone(channel),
+            None if is_channel(incoming.subject) => incoming.subject.into(),
+            None => return Ok(()),
+        };
+        let arrived_us = self.clock.monotonic_us();
+        let event = Event::new(incoming, channel, StreamPos::default(), arrived_us);
+        self.push(&Feed::Newest(Arc::new(event))).await
+    }
+
+    /// The newest message of every channel that the stream holds was published or given.
+    ///
+    /// # Errors
+    /// [`ShardsGone`] at shutdown.
+    pub async fn newest_complete(&mut self) -> Result<(), ShardsGone> {
+        self.push(&Feed::NewestComplete).await?;
+        self.flush();
+        Ok(())
+    }
+
+    /// Tells how many messages of each channel the stream keeps, unless that is known.
+    ///
+    /// # Errors
+    /// [`ShardsGone`] at shutdown.
+    pub async fn kept(&mut self, kept: Kept) -> Result<(), ShardsGone> {
+        if kept != self.kept {
+            self.kept = kept;
+            self.push(&Feed::Kept(kept)).await?;
+            self.flush();
+        }
         Ok(())
     }
 
@@ -207,14 +327,15 @@ impl Publisher {
 
     /// The channel of a subject and its previous position; `None` if the subject is not valid.
     fn advance(&mut self, subject: &str, pos: StreamPos) -> Option<(Arc<str>, StreamPos)> {
+        self.newest = pos;
         if let Some((channel, _)) = self.previous.get_key_value(subject) {
             let channel = Arc::clone(channel);
             let prev = self.previous.insert(Arc::clone(&channel), pos).unwrap_or_default();
-            let is_known = prev >= self.whole_from;
+            let is_known = prev >= self.whole_from && !self.notices.is_untold();
             return Some((channel, if is_known { prev } else { StreamPos::default() }));
         }
         // Only valid names are in the map, so this is done once per channel.
-        if Pattern::parse(subject, SUBJECT_BYTES_MAX).map_or(true, |name| name.is_wildcard()) {
+        if !is_channel(subject) {
             self.refuse(subject, pos);
             return None;
         }
@@ -298,19 +419,27 @@ impl Publisher {
                 "the shard takes nothing: the others go on without it"
             );
             self.report.overruns.add(1);
-            let (epoch, whole_from) = (epoch.clone(), self.whole_from);
-            let overrun = Overrun { epoch, whole_from, status: self.status };
-            self.shards[shard].give_up(overrun);
+            self.shards[shard].give_up(Overrun {
+                epoch: epoch.clone(),
+                is_new_life: false,
+                whole_from: self.whole_from,
+                kept: self.kept,
+                status: self.status,
+            });
         }
         true
     }
+}
+
+/// Whether clients could subscribe to this subject.
+fn is_channel(subject: &str) -> bool {
+    Pattern::parse(subject, SUBJECT_BYTES_MAX).is_ok_and(|name| !name.is_wildcard())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::feed::feed;
-    use crate::position::Position;
     use futures_lite::future::block_on;
 
     fn incoming(subject: &str, pos: u64) -> Incoming<'_> {
@@ -425,7 +554,7 @@ mod tests {
         let mut publisher = Publisher { patience, ..Publisher::new(vec![stuck, other]) };
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         on_tokio(async {
-            publisher.epoch(Epoch("e".into())).await.unwrap();
+            publisher.epoch_with(Epoch("e".into()), Base::default()).await.unwrap();
             for pos in 1..=20 {
                 publisher.publish(&incoming("a", pos)).await.unwrap();
             }
@@ -443,11 +572,19 @@ mod tests {
         assert!(
             matches!(
                 told[..],
-                [Feed::Epoch { .. }, Feed::Epoch { .. }, Feed::Status(SourceStatus::Live)]
+                [
+                    Feed::Epoch { .. },
+                    Feed::Loss(_),
+                    Feed::Notice,
+                    Feed::Kept(Kept::All),
+                    Feed::Status(SourceStatus::Live)
+                ]
             ),
             "{told:?}"
         );
         assert_eq!(publisher.report().overruns.total(), 1);
+        assert!(publisher.wants_newest(), "what it holds is out of date");
+        assert!(!publisher.wants_newest());
     }
 
     #[test]

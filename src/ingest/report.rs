@@ -54,8 +54,14 @@ pub struct SourceReport {
     pub connections: Counter,
     /// Consumers that were read.
     pub consumers: Counter,
-    /// Epochs announced: one at the start, and one for each `resync`.
+    /// Epochs announced: one at the start, and one whenever positions began anew.
     pub epochs: Counter,
+    /// Times that messages may have been lost, and claims were taken back.
+    pub losses: Counter,
+    /// Times that clients were told of losses.
+    pub notices: Counter,
+    /// Times that the newest message of each channel was read again.
+    pub newest_reads: Counter,
     /// Shards that were given up because they took nothing.
     pub overruns: Counter,
     /// Time without pulling because of WS_MAX_NATS_RATE.

@@ -1,23 +1,24 @@
 //! How far a consumer has read its stream, and what the next contact or message means.
 //!
 //! A pure state machine: told what the stream says of itself and what arrives, it says what to
-//! announce and what to deliver. It knows no NATS types and no IO; the time is passed in.
+//! announce and what to deliver. It knows no NATS types and no IO.
 //!
-//! Two sequences run side by side. The consumer's sequence has no holes: a hole means that a message
-//! was lost on the way. The stream's sequence has holes where a filter or a limit per subject leaves
-//! messages out. If it can have none, a jump means that retention took messages before they were
-//! read. If it can have some, [`Continuity`] finds out whether messages were lost.
+//! # What is proved, and by what
 //!
-//! After every new start the last message handled is read again and compared by its store time.
-//! If it is another message, or is missing although it should be retained, the broker lost its tail
-//! and gave the positions out again. Then the epoch is announced anew, and the shards drop their
-//! logs.
+//! Every stream is read without a filter, so each of its positions is ours to read, whatever the
+//! stream holds, discards or is set to. What follows rests on nothing else:
+//!
+//! | proof | rests on |
+//! |---|---|
+//! | nothing is missing between two messages | the stream gives each position to one message, in order (JetStream's stream sequence). The consumer brought the position that follows the one before. If it did not, there was a message and it is gone: a loss |
+//! | nothing was lost on the way | the consumer's own sequence has no holes; a hole means another consumer, from our position |
+//! | positions were not given out again | the first message of each new consumer is the last one handled, with the same store time; or the stream's last message is that one. If it is another, or the stream's last position lies before one that it has named, its messages are others now: all is read again. If it cannot be compared: a loss |
+//! | nothing is missing at the end | [`Ending`]: two looks in a row at a stream and a consumer that have nothing more to send |
+//! | the life | the stream's name and creation time |
 
-use std::time::Instant;
-
-use super::continuity::{Continuity, Probe};
-use super::stream_state::{Holes, StreamState};
-use crate::position::StreamPos;
+use super::ending::{Ending, Found, Look};
+use super::stream_state::StreamState;
+use crate::position::{Base, StreamPos};
 
 /// What a contact means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,10 +27,7 @@ pub(crate) enum Contact {
     Fresh(Why),
     /// The stream goes on where it was left.
     Continues,
-    /// It may have discarded messages from its middle that were never read: announce the epoch
-    /// again.
-    MayHaveLost,
-    /// Retention took messages that were never read: announce the epoch again.
+    /// Messages are gone that were never read: announce the loss.
     Overtaken {
         /// How many.
         messages: u64,
@@ -54,15 +52,26 @@ pub(crate) enum Step {
     Deliver,
     /// It was delivered before.
     Repeat,
-    /// Messages before it were lost for good: announce the epoch again, then deliver it.
+    /// Messages before it may be lost for good: announce that, then deliver it.
     DeliverAfterLoss,
     /// The same, but it is the first message that is read, and nothing is missing from it on.
-    /// Clients need not be told unless they were told about the messages before it.
+    /// Clients need not be told unless something was claimed about the messages before it.
     DeliverAsFirst,
     /// A message was lost on the way: start a new consumer.
     Hole,
     /// Its position had been given to another message: start afresh.
     Regressed,
+}
+
+/// What a look at the end of the stream means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Nothing: it is whole, or another look is needed.
+    Nothing,
+    /// The messages at the end are gone, unread: announce the loss.
+    LostEnd(Base),
+    /// What the consumer has sent has not arrived, or the stream is another: start a new consumer.
+    Broken(&'static str),
 }
 
 /// The position in the stream and in the current consumer.
@@ -71,15 +80,17 @@ pub(crate) struct Tracker {
     created_nanos: Option<i128>,
     last: u64,
     stored_nanos: Option<i128>,
+    /// The highest position that the stream has named in this life.
+    named: u64,
     consumer: u64,
-    holes: Option<Holes>,
-    continuity: Continuity,
+    ending: Ending,
+    /// The next message has to be the last one again, or nothing is known of what lies between.
     is_overlap_due: bool,
     has_regressed: bool,
+    /// No consumer can bring the last message again.
+    is_last_unreadable: bool,
     /// True until the first message after a fresh start.
     is_untouched: bool,
-    /// Clients were told that messages up to this position may be missing.
-    loss_reported_up_to: u64,
 }
 
 impl Tracker {
@@ -93,59 +104,78 @@ impl Tracker {
         self.consumer
     }
 
+    /// The highest position that the stream has named.
+    pub(crate) fn named(&self) -> u64 {
+        self.named.max(self.last)
+    }
+
     /// Where the next consumer starts; `None` for the oldest message that there is.
     pub(crate) fn start(&self) -> Option<u64> {
         match self.stored_nanos {
-            Some(_) => Some(self.last),
-            None if self.last > 0 => Some(self.last + 1),
-            None => None,
+            Some(_) if !self.is_last_unreadable => Some(self.last),
+            _ if self.last > 0 => Some(self.last + 1),
+            _ => None,
         }
     }
 
-    /// Whether the stream ends before our position. Either it lost its tail, or the node that
-    /// answers has just become its leader and does not know all messages yet.
+    /// The last message, if no consumer can bring it again: to be looked for by other means after a
+    /// contact, and given to [`Self::overlaps`].
+    pub(crate) fn unreadable_last(&self) -> Option<u64> {
+        (self.is_last_unreadable && self.is_overlap_due).then_some(self.last)
+    }
+
+    /// The stream holds a message at the last position that was stored then.
+    pub(crate) fn overlaps(&mut self, stored_nanos: i128) {
+        if self.stored_nanos == Some(stored_nanos) {
+            self.is_overlap_due = false;
+        }
+    }
+
+    /// Whether the stream ends before a position that it has named. Either it lost its tail, or the
+    /// node that answers has just become its leader and does not know all messages yet.
     pub(crate) fn is_beyond(&self, state: StreamState) -> bool {
-        self.created_nanos == Some(state.created_nanos) && state.last < self.last
+        self.created_nanos == Some(state.created_nanos) && state.last < self.named()
+    }
+
+    /// Whether this is the life of the stream that is being read.
+    pub(crate) fn goes_on(&self, state: StreamState) -> bool {
+        self.created_nanos == Some(state.created_nanos)
+            && !self.has_regressed
+            && !self.is_beyond(state)
     }
 
     /// Judges what the stream says of itself before a consumer is made.
-    pub(crate) fn contact(&mut self, state: StreamState, now: Instant) -> Contact {
-        let proven_to = self.continuity.proven_to(self.last).min(state.last);
-        let contact = self.judge(state, proven_to);
-        let proven_to = if contact == Contact::Continues { proven_to } else { self.last };
-        self.continuity.contact(&state, self.last, proven_to, now);
-        contact
-    }
-
-    fn judge(&mut self, state: StreamState, proven_to: u64) -> Contact {
+    pub(crate) fn contact(&mut self, state: StreamState) -> Contact {
         self.consumer = 0;
-        self.holes = Some(state.holes);
+        self.ending = Ending::default();
         let why = match self.created_nanos {
             None => Some(Why::First),
             Some(created) if created != state.created_nanos => Some(Why::Recreated),
             Some(_) if self.has_regressed || self.is_beyond(state) => Some(Why::Regressed),
+            Some(_) if self.is_other_last(state) => Some(Why::Regressed),
             Some(_) => None,
         };
+        let before = std::mem::replace(&mut self.named, state.last);
         if let Some(why) = why {
             self.created_nanos = Some(state.created_nanos);
             self.has_regressed = false;
-            self.begin_before(state.first);
+            self.begin_before(state);
             return Contact::Fresh(why);
         }
-        let expected = self.last.max(proven_to) + 1;
+        self.named = self.named.max(before);
+        let expected = self.last + 1;
         if state.first > expected {
             let is_untouched = self.is_untouched;
-            self.begin_before(state.first);
+            self.begin_before(state);
             if is_untouched {
                 return Contact::Fresh(Why::First);
             }
             return Contact::Overtaken { messages: state.first - expected };
         }
-        self.is_overlap_due =
-            self.stored_nanos.is_some() && state.first <= self.last && self.last > 0;
-        if state.holes == Holes::Anywhere && state.last + 1 > expected {
-            return Contact::MayHaveLost;
-        }
+        let is_same_end = state.last == self.last && state.last_stored() == self.stored_nanos;
+        // Of a stream of which nothing is known there is nothing to compare.
+        let is_known = self.stored_nanos.is_some() || !self.is_untouched;
+        self.is_overlap_due = self.last > 0 && is_known && !is_same_end;
         Contact::Continues
     }
 
@@ -154,86 +184,98 @@ impl Tracker {
     pub(crate) fn change_consumer(&mut self, consumer: u64) {
         self.consumer = consumer;
         self.is_overlap_due = false;
-        self.continuity.give_up_after(self.last);
+        self.ending = Ending::default();
     }
 
     /// Takes in a message: its sequences and its store time in nanoseconds.
+    #[inline]
     pub(crate) fn step(&mut self, stream: u64, consumer: u64, stored_nanos: i128) -> Step {
         if consumer != self.consumer + 1 {
             return Step::Hole;
         }
         self.consumer = consumer;
-        let was_overlap_due = std::mem::take(&mut self.is_overlap_due);
-        let is_first = std::mem::take(&mut self.is_untouched);
         if stream == self.last && self.stored_nanos.is_some_and(|known| known != stored_nanos) {
             self.has_regressed = true;
             return Step::Regressed;
         }
         if stream <= self.last {
+            self.is_overlap_due &= stream != self.last;
             return Step::Repeat;
         }
-        let jumped = match self.holes {
-            Some(Holes::Never) => {
-                was_overlap_due || (stream > self.last + 1 && stream > self.loss_reported_up_to)
-            }
-            Some(Holes::Filtered) => was_overlap_due,
-            Some(Holes::Anywhere) | None => false,
-        };
+        self.next(stream, stored_nanos)
+    }
+
+    /// Takes in the message that follows the last one, which no consumer can bring.
+    pub(crate) fn step_unreadable(&mut self, stream: u64, stored_nanos: i128) -> Step {
+        let step = self.next(stream, stored_nanos);
+        self.is_last_unreadable = true;
+        step
+    }
+
+    /// Takes in a message beyond the last one: every one between them, if there is any, is gone.
+    fn next(&mut self, stream: u64, stored_nanos: i128) -> Step {
+        let was_overlap_due = std::mem::take(&mut self.is_overlap_due);
+        let is_first = std::mem::take(&mut self.is_untouched);
+        let is_lost = was_overlap_due || stream != self.last + 1;
         self.last = stream;
+        self.named = self.named.max(stream);
         self.stored_nanos = Some(stored_nanos);
-        match jumped {
+        self.is_last_unreadable = false;
+        match is_lost {
             false => Step::Deliver,
             true if is_first => Step::DeliverAsFirst,
             true => Step::DeliverAfterLoss,
         }
     }
 
-    /// Whether probes of the stream tell anything that its sequence does not.
-    pub(crate) fn needs_probes(&self) -> bool {
-        self.continuity.needs_probes(self.last)
-    }
-
-    /// Whether the stream must be probed before the message at `stream` is handled, because the
-    /// messages missing before it may have been discarded unread.
-    pub(crate) fn needs_probe_before(&self, stream: u64, now: impl FnOnce() -> Instant) -> bool {
-        self.continuity.needs_probe_before(self.last, stream, now)
-    }
-
-    /// Takes in a probe. If messages may have been discarded unread, it returns the position from
-    /// which on none were: announce the epoch again.
-    pub(crate) fn probed(&mut self, probe: &Probe) -> Option<StreamPos> {
-        let has_no_holes = self.holes == Some(Holes::Never);
-        if has_no_holes && probe.read_to != self.last {
-            // The sequence of what has come since tells.
-            return None;
+    /// Takes in a look at the end of the stream.
+    pub(crate) fn looked(&mut self, look: &Look, state: StreamState) -> Seen {
+        if self.created_nanos != Some(state.created_nanos) {
+            return Seen::Broken("the stream was made again");
         }
-        let whole_from = self.continuity.probed(probe)?;
-        if has_no_holes {
-            // Otherwise the next message would report the same loss again.
-            self.begin_before(whole_from.0);
+        self.named = self.named.max(state.last);
+        if look.read_to != self.last || look.received != self.consumer {
+            // What has come since tells.
+            self.ending = Ending::default();
+            return Seen::Nothing;
         }
-        Some(whole_from)
+        match self.ending.look(look) {
+            Found::Nothing => Seen::Nothing,
+            Found::NotReceived => Seen::Broken("the consumer has sent what did not arrive"),
+            Found::Shortened => Seen::Broken("the stream ends before our position"),
+            Found::LostEnd => {
+                // The next message must not report the same loss again.
+                self.last = state.last;
+                self.stored_nanos = state.last_stored();
+                self.is_last_unreadable = false;
+                self.is_overlap_due = false;
+                Seen::LostEnd(state.base_at_end())
+            }
+        }
     }
 
-    /// Messages before the last one were found to be lost, and the stream was probed (`None`: it
-    /// did not answer). Announce the epoch again: from the returned position on nothing is missing,
-    /// unless another loss is reported.
-    pub(crate) fn lost(&mut self, probe: Option<&Probe>, now: Instant) -> StreamPos {
-        self.loss_reported_up_to = self.continuity.lost(self.last, probe, now);
-        StreamPos(self.loss_reported_up_to)
+    /// Whether the end of the stream is known to be whole.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.ending.is_settled_at(self.last)
     }
 
-    /// Steps over the messages up to `stream`, which cannot be read.
-    pub(crate) fn skip_to(&mut self, stream: u64) {
-        self.last = self.last.max(stream);
-        self.stored_nanos = None;
+    /// What is known when messages before the last one were lost.
+    pub(crate) fn base_of_last(&self) -> Base {
+        Base { after: None, whole_from: StreamPos(self.last) }
     }
 
-    fn begin_before(&mut self, first: u64) {
-        self.last = first.saturating_sub(1);
-        self.loss_reported_up_to = 0;
+    /// Whether the stream's last message has our last position, and is another one.
+    fn is_other_last(&self, state: StreamState) -> bool {
+        state.last == self.last
+            && self.stored_nanos.zip(state.last_stored()).is_some_and(|(ours, its)| ours != its)
+    }
+
+    /// Goes on with the first message that the stream holds, or with the next one if it holds none.
+    fn begin_before(&mut self, state: StreamState) {
+        self.last = state.first.saturating_sub(1);
+        self.stored_nanos = if state.is_empty() { state.last_stored() } else { None };
+        self.is_last_unreadable = false;
         self.is_untouched = true;
-        self.stored_nanos = None;
         self.is_overlap_due = false;
     }
 }
@@ -241,19 +283,20 @@ impl Tracker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::position::{Kept, Position};
 
     const LIFE: i128 = 1_000;
 
+    /// Message n is stored at n nanoseconds.
     fn state(first: u64, last: u64) -> StreamState {
         let last_stored_nanos = i128::from(last);
-        StreamState { created_nanos: LIFE, first, last, last_stored_nanos, holes: Holes::Never }
+        StreamState { created_nanos: LIFE, first, last, last_stored_nanos, kept: Kept::All }
     }
 
-    /// A tracker that has read the messages `1..=last`, message n stored at n nanoseconds.
-    fn reader_at(last: u64, holes: Holes) -> Tracker {
+    /// A tracker that has read the messages `1..=last`.
+    fn reader_at(last: u64) -> Tracker {
         let mut tracker = Tracker::default();
-        let seen = StreamState { holes, ..state(1, last) };
-        assert_eq!(tracker.contact(seen, Instant::now()), Contact::Fresh(Why::First));
+        assert_eq!(tracker.contact(state(1, last)), Contact::Fresh(Why::First));
         for n in 1..=last {
             assert_eq!(tracker.step(n, n, i128::from(n)), Step::Deliver);
         }
@@ -262,37 +305,27 @@ mod tests {
 
     #[test]
     fn contacts() {
+        let overtaken = |messages| Contact::Overtaken { messages };
+        let regressed = Contact::Fresh(Why::Regressed);
+        let other_last = StreamState { last_stored_nanos: 999, ..state(11, 10) };
+        let new_life = StreamState { created_nanos: 2_000, ..state(1, 50) };
+        let new_empty_life = StreamState { created_nanos: 2_000, ..state(0, 0) };
         let cases = [
             ("same stream, more messages", state(1, 15), Contact::Continues, Some(10)),
             ("same stream, nothing new", state(1, 10), Contact::Continues, Some(10)),
             ("all aged out, nothing missed", state(11, 10), Contact::Continues, Some(10)),
             ("the next is the oldest", state(11, 20), Contact::Continues, Some(10)),
-            ("five were missed", state(16, 20), Contact::Overtaken { messages: 5 }, Some(16)),
-            (
-                "all aged out, ten missed",
-                state(21, 20),
-                Contact::Overtaken { messages: 10 },
-                Some(21),
-            ),
-            ("the tail is lost", state(1, 9), Contact::Fresh(Why::Regressed), None),
-            (
-                "a new life",
-                StreamState { created_nanos: 2_000, ..state(1, 50) },
-                Contact::Fresh(Why::Recreated),
-                None,
-            ),
-            (
-                "a new life, empty",
-                StreamState { created_nanos: 2_000, ..state(0, 0) },
-                Contact::Fresh(Why::Recreated),
-                None,
-            ),
+            ("five were missed", state(16, 20), overtaken(5), Some(16)),
+            ("all aged out, ten missed", state(21, 20), overtaken(10), Some(20)),
+            ("the tail is lost", state(1, 9), regressed, None),
+            ("given out again, and aged out", other_last, regressed, Some(10)),
+            ("a new life", new_life, Contact::Fresh(Why::Recreated), None),
+            ("a new life, empty", new_empty_life, Contact::Fresh(Why::Recreated), None),
         ];
         for (name, seen, expected, start) in cases {
-            let mut tracker = reader_at(10, Holes::Never);
-            let is_beyond = expected == Contact::Fresh(Why::Regressed);
-            assert_eq!(tracker.is_beyond(seen), is_beyond, "{name}");
-            assert_eq!(tracker.contact(seen, Instant::now()), expected, "{name}");
+            let mut tracker = reader_at(10);
+            assert_eq!(tracker.is_beyond(seen), seen.created_nanos == LIFE && seen.last < 10);
+            assert_eq!(tracker.contact(seen), expected, "{name}");
             assert_eq!(tracker.start(), start, "{name}");
         }
     }
@@ -302,95 +335,99 @@ mod tests {
         let cases = [
             ("the overlap", (10, 1, 10), Step::Repeat),
             ("another message at our position", (10, 1, 999), Step::Regressed),
-            ("ours is gone although retained", (11, 1, 11), Step::DeliverAfterLoss),
+            ("ours is gone", (11, 1, 11), Step::DeliverAfterLoss),
             ("a message lost on the way", (10, 2, 10), Step::Hole),
             ("older than ours", (9, 1, 9), Step::Repeat),
         ];
         for (name, (stream, consumer, stored), expected) in cases {
-            let mut tracker = reader_at(10, Holes::Never);
-            assert_eq!(tracker.contact(state(1, 20), Instant::now()), Contact::Continues);
-            assert_eq!(tracker.step(stream, consumer, stored), expected, "{name}");
+            for seen in [state(1, 20), state(10, 20), state(11, 20)] {
+                let mut tracker = reader_at(10);
+                assert_eq!(tracker.contact(seen), Contact::Continues);
+                assert_eq!(tracker.step(stream, consumer, stored), expected, "{name}");
+            }
         }
+        let mut tracker = reader_at(10);
+        assert_eq!(tracker.contact(state(11, 10)), Contact::Continues);
+        assert_eq!(tracker.step(11, 1, 11), Step::Deliver, "the stream had named our last one");
     }
 
     #[test]
-    fn a_jump_of_the_stream_is_a_loss_only_where_it_can_have_no_holes() {
-        let cases = [
-            (Holes::Never, Step::DeliverAfterLoss),
-            (Holes::Filtered, Step::Deliver),
-            (Holes::Anywhere, Step::Deliver),
-        ];
-        for (holes, expected) in cases {
-            assert_eq!(reader_at(10, holes).step(15, 11, 15), expected, "{holes:?}");
-        }
+    fn a_jump_of_the_stream_is_a_loss() {
+        let mut tracker = reader_at(10);
+        assert_eq!(tracker.step(12, 11, 12), Step::DeliverAfterLoss);
+        assert_eq!(tracker.base_of_last().whole_from, StreamPos(12));
+        assert_eq!(tracker.step(13, 12, 13), Step::Deliver);
     }
 
     #[test]
-    fn holes_up_to_where_clients_were_told_are_not_told_one_by_one() {
-        let mut tracker = reader_at(10, Holes::Never);
-        assert_eq!(tracker.step(15, 11, 15), Step::DeliverAfterLoss);
-        let asked = Instant::now();
-        let middle =
-            Probe { asked, read_to: 15, last: 40, is_all_sent: false, is_all_read: true, first: 1 };
-        assert_eq!(tracker.lost(Some(&middle), asked), StreamPos(40));
-        for (consumer, stream) in [(12, 17), (13, 18), (14, 40), (15, 41)] {
-            let step = tracker.step(stream, consumer, i128::from(stream));
-            assert_eq!(step, Step::Deliver, "{stream}");
-        }
-        assert_eq!(tracker.step(43, 16, 43), Step::DeliverAfterLoss);
-        assert_eq!(
-            tracker.contact(state(90, 99), Instant::now()),
-            Contact::Overtaken { messages: 46 }
-        );
-        assert_eq!(tracker.step(92, 1, 92), Step::DeliverAsFirst);
+    fn a_message_that_no_consumer_can_bring_is_found_and_compared_by_other_means() {
+        let mut tracker = reader_at(10);
+        assert_eq!(tracker.step_unreadable(11, 11), Step::Deliver);
+        assert_eq!(tracker.contact(state(1, 20)), Contact::Continues);
+        assert_eq!((tracker.start(), tracker.unreadable_last()), (Some(12), Some(11)));
+        tracker.overlaps(11);
+        assert_eq!(tracker.unreadable_last(), None);
+        assert_eq!(tracker.step(12, 1, 12), Step::Deliver);
+        assert_eq!(tracker.step_unreadable(14, 14), Step::DeliverAfterLoss);
+        assert_eq!(tracker.contact(state(1, 20)), Contact::Continues);
+        tracker.overlaps(999);
+        assert_eq!(tracker.step(15, 1, 15), Step::DeliverAfterLoss, "it is another one");
     }
 
     #[test]
-    fn a_missing_overlap_is_a_loss_unless_messages_go_from_the_middle() {
-        let cases = [(Holes::Filtered, Step::DeliverAfterLoss), (Holes::Anywhere, Step::Deliver)];
-        for (holes, expected) in cases {
-            let mut tracker = reader_at(10, holes);
-            let seen = tracker.contact(StreamState { holes, ..state(1, 20) }, Instant::now());
-            let may_have_lost = holes == Holes::Anywhere;
-            assert_eq!(seen, if may_have_lost { Contact::MayHaveLost } else { Contact::Continues });
-            assert_eq!(tracker.step(12, 1, 12), expected, "{holes:?}");
-        }
-    }
-
-    #[test]
-    fn a_regression_is_followed_by_a_fresh_start() {
-        let mut tracker = reader_at(10, Holes::Never);
-        assert_eq!(tracker.contact(state(1, 30), Instant::now()), Contact::Continues);
-        assert_eq!(tracker.step(10, 1, 999), Step::Regressed);
-        assert_eq!(tracker.contact(state(1, 30), Instant::now()), Contact::Fresh(Why::Regressed));
-        assert_eq!(tracker.step(1, 1, 1), Step::Deliver);
-        assert_eq!(tracker.contact(state(1, 30), Instant::now()), Contact::Continues);
-    }
-
-    #[test]
-    fn an_aged_stream_is_read_from_its_first_message() {
+    fn the_first_message_of_an_aging_stream_tells_nobody_of_a_loss() {
         let mut tracker = Tracker::default();
-        assert_eq!(
-            tracker.contact(state(5_000, 4_999), Instant::now()),
-            Contact::Fresh(Why::First)
-        );
-        assert_eq!(tracker.contact(state(5_000, 5_001), Instant::now()), Contact::Continues);
-        assert_eq!(tracker.start(), Some(5_000));
-        assert_eq!(tracker.step(5_000, 1, 1), Step::Deliver);
-        let mut tracker = Tracker::default();
-        assert_eq!(
-            tracker.contact(state(5_000, 5_100), Instant::now()),
-            Contact::Fresh(Why::First)
-        );
-        let again = tracker.contact(state(5_001, 5_100), Instant::now());
+        assert_eq!(tracker.contact(state(5_000, 5_100)), Contact::Fresh(Why::First));
+        let again = tracker.contact(state(5_001, 5_100));
         assert_eq!(again, Contact::Fresh(Why::First), "there was no consumer at first");
-        assert_eq!(tracker.step(5_003, 1, 1), Step::DeliverAsFirst, "three aged while starting");
+        assert_eq!(tracker.step(5_003, 1, 1), Step::DeliverAsFirst, "two aged while starting");
         assert_eq!(tracker.step(5_005, 2, 1), Step::DeliverAfterLoss);
     }
 
     #[test]
+    fn a_regression_is_followed_by_a_fresh_start() {
+        let mut tracker = reader_at(10);
+        assert_eq!(tracker.contact(state(1, 30)), Contact::Continues);
+        assert_eq!(tracker.step(10, 1, 999), Step::Regressed);
+        assert_eq!(tracker.contact(state(1, 30)), Contact::Fresh(Why::Regressed));
+        assert_eq!(tracker.step(1, 1, 1), Step::Deliver);
+        assert_eq!(tracker.contact(state(1, 30)), Contact::Continues);
+    }
+
+    #[test]
+    fn a_quiet_start_knows_the_last_message_and_sees_it_given_out_again() {
+        let quiet = || {
+            let mut tracker = Tracker::default();
+            assert_eq!(tracker.contact(state(11, 10)), Contact::Fresh(Why::First));
+            assert_eq!(tracker.start(), Some(10));
+            tracker
+        };
+        let mut tracker = quiet();
+        assert_eq!(tracker.contact(state(11, 10)), Contact::Continues);
+        assert_eq!(tracker.step(11, 1, 11), Step::Deliver);
+        let mut tracker = quiet();
+        assert_eq!(tracker.contact(state(1, 5)), Contact::Fresh(Why::Regressed));
+        let again = |last| StreamState { last_stored_nanos: 999, ..state(1, last) };
+        assert_eq!(quiet().contact(again(10)), Contact::Fresh(Why::Regressed));
+        let mut tracker = quiet();
+        assert_eq!(tracker.contact(again(12)), Contact::Continues);
+        assert_eq!(tracker.step(10, 1, 998), Step::Regressed);
+        let mut tracker = quiet();
+        assert_eq!(tracker.contact(StreamState { first: 11, ..again(12) }), Contact::Continues);
+        assert_eq!(tracker.step(11, 1, 11), Step::DeliverAsFirst, "it cannot be compared");
+    }
+
+    #[test]
+    fn a_stream_that_ends_before_what_it_has_named_lost_its_tail() {
+        let mut tracker = reader_at(10);
+        assert_eq!(tracker.contact(state(1, 20)), Contact::Continues);
+        assert_eq!(tracker.contact(state(1, 15)), Contact::Fresh(Why::Regressed));
+        assert_eq!(tracker.contact(state(1, 16)), Contact::Continues);
+    }
+
+    #[test]
     fn a_durable_consumer_repeats_and_goes_on() {
-        let mut tracker = reader_at(10, Holes::Never);
+        let mut tracker = reader_at(10);
         tracker.change_consumer(40);
         let cases = [
             ((8, 41, 8), Step::Repeat),
@@ -405,11 +442,29 @@ mod tests {
     }
 
     #[test]
-    fn messages_that_cannot_be_read_are_stepped_over() {
-        let mut tracker = reader_at(10, Holes::Never);
-        tracker.skip_to(11);
-        assert_eq!(tracker.contact(state(1, 20), Instant::now()), Contact::Continues);
-        assert_eq!(tracker.start(), Some(12));
-        assert_eq!(tracker.step(12, 1, 12), Step::Deliver);
+    fn a_lost_end_is_told_once_with_the_position_behind_it() {
+        let mut tracker = reader_at(10);
+        let seen = StreamState { last_stored_nanos: 13_000_000, ..state(1, 13) };
+        let look = Look { read_to: 10, received: 10, last: 13, sent: 10, pending: 0 };
+        assert_eq!(tracker.looked(&look, seen), Seen::Nothing);
+        let after = Some(Position { pos: StreamPos(13), ts_ms: 13 });
+        let lost = Base { after, whole_from: StreamPos(14) };
+        assert_eq!(tracker.looked(&look, seen), Seen::LostEnd(lost));
+        let whole = Look { read_to: 13, ..look };
+        assert_eq!(tracker.looked(&whole, seen), Seen::Nothing);
+        assert!(tracker.is_settled());
+        assert_eq!(tracker.step(14, 11, 14_000_000), Step::Deliver);
+        assert!(!tracker.is_settled());
+    }
+
+    #[test]
+    fn what_comes_during_a_look_makes_it_say_nothing() {
+        let mut tracker = reader_at(10);
+        let look = Look { read_to: 9, received: 9, last: 10, sent: 9, pending: 0 };
+        for _ in 0..3 {
+            assert_eq!(tracker.looked(&look, state(1, 10)), Seen::Nothing);
+        }
+        let other = StreamState { created_nanos: 2_000, ..state(1, 10) };
+        assert!(matches!(tracker.looked(&look, other), Seen::Broken(_)));
     }
 }

@@ -30,8 +30,9 @@ pub(crate) enum CommandId {
 /// Where a client stands: the last message that it has seen, on any instance.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct ResumePoint {
-    /// The stream's life.
-    pub epoch: String,
+    /// The stream's life; `None` (`null`, which has to be there) if the client was never told one.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub epoch: Option<String>,
     /// The stream position.
     pub pos: u64,
     /// The broker's store time of that message, in milliseconds.
@@ -199,7 +200,7 @@ fn resume_point(raw: &RawValue) -> Result<ResumePoint, CommandError> {
     }
     let point: ResumePoint = serde_json::from_str(raw.get())
         .map_err(|error| CommandError::Invalid(format!("resume: {error}")))?;
-    if point.epoch.len() > EPOCH_BYTES_MAX {
+    if point.epoch.as_ref().is_some_and(|epoch| epoch.len() > EPOCH_BYTES_MAX) {
         let problem = format!("epoch of resume is over {EPOCH_BYTES_MAX} bytes");
         return Err(CommandError::Invalid(problem));
     }
@@ -232,7 +233,7 @@ mod tests {
                 Command::Subscribe {
                     channels: vec!["a".into()],
                     snapshot: false,
-                    resume: Some(ResumePoint { epoch: "e".into(), pos: 5, ts: 6 }),
+                    resume: Some(ResumePoint { epoch: Some("e".into()), pos: 5, ts: 6 }),
                 },
             ),
             (

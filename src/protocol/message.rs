@@ -117,6 +117,8 @@ pub(crate) struct Welcome<'a> {
     pub epoch: Option<&'a str>,
     pub pos: u64,
     pub ts: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_per_channel: Option<u64>,
     pub server_time: u64,
     pub heartbeat_interval_ms: u64,
     pub idle_timeout_ms: u64,
@@ -153,6 +155,8 @@ pub(crate) enum ResumeRefusal {
     TooManyMessages,
     /// Some of the messages may have been sent to this connection before.
     AlreadySubscribed,
+    /// Messages after the position may be missing.
+    NotProvable,
 }
 
 impl ResumeRefusal {
@@ -165,10 +169,11 @@ impl ResumeRefusal {
         Self::Loading,
         Self::TooManyMessages,
         Self::AlreadySubscribed,
+        Self::NotProvable,
     ];
 
     /// How many there are.
-    pub(crate) const COUNT: usize = 7;
+    pub(crate) const COUNT: usize = 8;
 
     /// The name, as the client and the metrics have it.
     pub(crate) fn name(self) -> &'static str {
@@ -180,6 +185,7 @@ impl ResumeRefusal {
             Self::Loading => "loading",
             Self::TooManyMessages => "too_many_messages",
             Self::AlreadySubscribed => "already_subscribed",
+            Self::NotProvable => "not_provable",
         }
     }
 
@@ -195,6 +201,7 @@ impl ResumeRefusal {
             Self::AlreadySubscribed => {
                 "this connection was subscribed before to some of what was missed"
             }
+            Self::NotProvable => "messages after this position may be missing",
         }
     }
 }
@@ -231,6 +238,8 @@ pub(crate) struct Subscribed<'a> {
     pub epoch: Option<&'a str>,
     pub pos: u64,
     pub ts: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_per_channel: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recovered: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -93,6 +93,7 @@ impl Admission<'_> {
             epoch: self.history.epoch(),
             pos: newest.pos.0,
             ts: newest.ts_ms,
+            kept_per_channel: self.history.kept_per_channel(),
             server_time: now.unix_ms,
             heartbeat_interval_ms: limits.heartbeat_interval_ms,
             idle_timeout_ms: limits.idle_timeout_ms,

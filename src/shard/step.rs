@@ -39,7 +39,12 @@ impl Shard {
         {
             match item {
                 Feed::Event(event) => self.publish_event(event, now, wire),
-                Feed::Epoch { epoch, base } => self.on_epoch(epoch, base),
+                Feed::Epoch { epoch, base } => self.on_epoch(epoch, base, now),
+                Feed::Loss(base) => self.history.lose(base),
+                Feed::Notice => self.on_notice(),
+                Feed::Newest(event) => self.history.confirm_newest(event),
+                Feed::NewestComplete => self.history.set_newest_given(),
+                Feed::Kept(kept) => self.history.set_kept(kept),
                 Feed::Status(status) => self.on_source(status, now),
             }
             if self.stats.deliveries - before >= DELIVERIES_PER_TURN as u64 {
@@ -301,20 +306,38 @@ impl Shard {
         }
     }
 
-    fn on_epoch(&mut self, epoch: Epoch, base: Base) {
+    fn on_epoch(&mut self, epoch: Epoch, base: Base, now: Now) {
         let reason = self.history.begin(epoch, base);
         self.waiting.reached(u64::MAX);
-        if let (Some(reason), Some(epoch)) = (reason, self.history.epoch()) {
-            let resync = ServerMessage::Resync(Resync { epoch, reason });
-            self.tell_everyone(Announcement::new(resync.to_frame(), true, self.stats.accepted));
+        match reason {
+            Some(reason) => self.tell_to_resync(reason),
+            // Whoever is here was told that there is none yet, and is to know whose events follow.
+            None => self.tell_source(now),
         }
+    }
+
+    fn on_notice(&mut self) {
+        let was_served = self.stats.accepted > 0;
+        let reason = self.history.tell(was_served);
+        self.waiting.reached(u64::MAX);
+        self.tell_to_resync(reason);
+    }
+
+    fn tell_to_resync(&mut self, reason: &'static str) {
+        let Some(epoch) = self.history.epoch() else { return };
+        let resync = ServerMessage::Resync(Resync { epoch, reason });
+        self.tell_everyone(Announcement::new(resync.to_frame(), true, self.stats.accepted));
+    }
+
+    fn tell_source(&mut self, now: Now) {
+        let frame = self.history.source_message(now).to_frame();
+        self.tell_everyone(Announcement::new(frame, false, self.stats.accepted));
     }
 
     fn on_source(&mut self, status: SourceStatus, now: Now) {
         // Whoever came while the source was not live was told so at once.
         if self.history.set_source(status) {
-            let frame = self.history.source_message(now).to_frame();
-            self.tell_everyone(Announcement::new(frame, false, self.stats.accepted));
+            self.tell_source(now);
         }
     }
 

@@ -54,11 +54,11 @@ impl Commands<'_> {
         // The newest must not overtake what was missed: the client's position would pass it.
         let is_behind = self.connection.delivery.has_backlog();
         let mut newest = Vec::new();
-        if snapshot && !is_behind {
-            self.collect_newest(&admitted.added, &before, &mut budget, &mut newest);
-        }
+        let is_known = snapshot
+            && !is_behind
+            && self.collect_newest(&admitted.added, &before, &mut budget, &mut newest);
         self.charge(&budget);
-        let complete = self.cut_snapshot(&mut newest) && !budget.is_exceeded() && !is_behind;
+        let complete = self.cut_snapshot(&mut newest) && !budget.is_exceeded() && is_known;
         let position = self.history.newest_position();
         self.connection.answer(&ServerMessage::Subscribed(Subscribed {
             channels: patterns.iter().map(Pattern::as_str).collect(),
@@ -67,6 +67,7 @@ impl Commands<'_> {
             epoch: self.history.epoch(),
             pos: position.pos.0,
             ts: position.ts_ms,
+            kept_per_channel: self.history.kept_per_channel(),
             recovered: outcome.as_ref().map(Result::is_ok),
             resume: outcome.as_ref().map(summary),
             snapshot: snapshot.then_some(SnapshotSummary { messages: newest.len(), complete }),
@@ -177,21 +178,24 @@ impl Commands<'_> {
         outcome
     }
 
-    /// The newest events of what `patterns` add to the connection's subscriptions.
+    /// The newest events of what `patterns` add to the connection's subscriptions; whether they are
+    /// known to be the newest, and all.
     fn collect_newest(
         &self,
         patterns: &[Pattern],
         before: &Topics,
         budget: &mut ScanBudget,
         newest: &mut Vec<Rc<LoggedEvent>>,
-    ) {
+    ) -> bool {
+        let mut are_known = true;
         for pattern in patterns {
-            self.history.for_each_newest(pattern, budget, |event, budget| {
+            are_known &= self.history.for_each_newest(pattern, budget, |event, budget| {
                 if !self.index.has_match(before, event.channel(), budget) {
                     newest.push(Rc::clone(event));
                 }
             });
         }
+        are_known
     }
 
     /// Puts a snapshot in order, and keeps the newest that one snapshot may hold and the

@@ -27,6 +27,10 @@ pub(crate) enum Told {
     Event(u64, String, String),
     /// An epoch.
     Epoch(String),
+    /// What was claimed was taken back: nothing is missing from this position on.
+    Loss(u64),
+    /// Clients are told of a loss.
+    Notice,
     /// A change of status.
     Status(SourceStatus),
 }
@@ -49,7 +53,7 @@ impl RunningSource {
             assert!(is_open.expect("the source tells nothing any more"), "the source has ended");
             let mut drained = Vec::new();
             self.receiver.take(&mut drained, FEED_CAPACITY);
-            self.waiting.extend(drained);
+            self.waiting.extend(drained.into_iter().filter(|item| !is_about_newest(item)));
         }
         told(self.waiting.pop_front().unwrap())
     }
@@ -114,6 +118,11 @@ pub(crate) fn epochs(told: &[Told]) -> Vec<&str> {
         .collect()
 }
 
+/// Whether it is about the newest messages: told at any time, to be seen at the client's end.
+fn is_about_newest(item: &Feed) -> bool {
+    matches!(item, Feed::Newest(_) | Feed::NewestComplete | Feed::Kept(_))
+}
+
 fn told(item: Feed) -> Told {
     match item {
         Feed::Event(event) => {
@@ -124,5 +133,8 @@ fn told(item: Feed) -> Told {
         }
         Feed::Epoch { epoch, .. } => Told::Epoch(epoch.to_string()),
         Feed::Status(status) => Told::Status(status),
+        Feed::Loss(base) => Told::Loss(base.whole_from.0),
+        Feed::Notice => Told::Notice,
+        other => panic!("{other:?} was filtered out"),
     }
 }

@@ -18,7 +18,7 @@ use crate::feed::SourceStatus;
 use crate::ingest::clock::unix_ms;
 use crate::ingest::shutdown::Shutdown;
 use crate::ingest::{Publisher, ShardsGone};
-use crate::position::{Epoch, Incoming, Position, StreamPos};
+use crate::position::{Base, Epoch, Incoming, Position, StreamPos};
 
 /// An outage that is shorter than this, beyond the poll interval, loses nothing and is not told.
 const STALE_AFTER: Duration = Duration::from_secs(3);
@@ -96,7 +96,9 @@ impl Downstream {
         }
         tracing::warn!(epoch = %self.epoch, "changes may be lost: clients are told to reload");
         self.reloaded = Some(Instant::now());
-        self.publisher.epoch(self.epoch.clone()).await
+        let whole_from = StreamPos(self.pos.0 + 1);
+        self.publisher.loss(Base { after: None, whole_from }).await?;
+        self.publisher.tell().await
     }
 
     /// Publishes changes in their order, all with the time of now, as fast as there is room; what
@@ -136,6 +138,10 @@ impl Downstream {
     /// # Errors
     /// [`ShardsGone`] at shutdown.
     pub(super) async fn confirm(&mut self) -> Result<(), ShardsGone> {
+        if self.publisher.wants_newest() {
+            // The first answer of all tells every token.
+            self.publisher.newest_complete().await?;
+        }
         self.stale_at = Some(Instant::now() + self.fresh_for);
         self.publisher.status(SourceStatus::Live).await
     }

@@ -4,29 +4,25 @@
 //! the position is ours. Bounds: at most [`PULL_MESSAGES`] x 1.5 messages are under way, so that
 //! a source that is not read (a shard's queue is full) leaves the backlog in the stream.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use async_nats::Subject;
 use async_nats::jetstream::consumer::pull::{Config, MessagesError, Stream as Messages};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, ReplayPolicy};
 use async_nats::jetstream::stream::{
-    Config as StreamConfig, ConsumerError, ConsumerErrorKind, Info, RetentionPolicy,
+    Config as StreamConfig, ConsumerError, ConsumerErrorKind, Info,
 };
 use async_nats::jetstream::{Context, Message};
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
-use super::probe::{Arrived, Probes, probe};
+use super::probe::{Arrived, Probes, look};
 use crate::channel::Pattern;
-use crate::ingest::connect::Link;
-use crate::ingest::continuity::Probe;
-use crate::ingest::filter::{FilterPlan, Several};
-
+use crate::ingest::filter::FilterPlan;
 use crate::ingest::publisher::SUBJECT_BYTES_MAX;
 use crate::ingest::stream::{StreamError, StreamKeeper};
-use crate::ingest::stream_state::{Holes, StreamState};
-use crate::position::{Base, Epoch};
+use crate::ingest::stream_state::StreamState;
+use crate::position::{Epoch, Kept};
 
 /// Messages asked for at once; the next are asked for when half of them came. At 800 bytes
 /// 300 KB are under way at most, and 128 messages per round trip are 128,000 a second at 1 ms.
@@ -67,8 +63,8 @@ pub(super) type Item = Option<Result<Message, MessagesError>>;
 /// A consumer that is being read.
 pub(super) struct Opened {
     pub(super) messages: Messages,
-    /// Messages that were taken out of `messages` before their turn, one pull's worth at most.
-    pub(super) arrived: VecDeque<Item>,
+    /// An item that was taken out of `messages` before its turn.
+    pub(super) arrived: Option<Item>,
     pub(super) probes: Probes,
     pub(super) plan: FilterPlan,
     context: Context,
@@ -84,37 +80,30 @@ pub(super) struct Opened {
 }
 
 /// How the configured subjects are cut out of the stream.
-pub(super) fn plan(link: &Link, subjects: &[Pattern], stream: &StreamConfig) -> FilterPlan {
+pub(super) fn plan(subjects: &[Pattern], stream: &StreamConfig) -> FilterPlan {
     let stored: Option<Vec<Pattern>> = stream
         .subjects
         .iter()
         .map(|subject| Pattern::parse(subject, SUBJECT_BYTES_MAX).ok())
         .collect();
-    let is_new = link.client.is_server_compatible(2, 10, 0);
-    let several = if is_new { Several::Accepted } else { Several::Refused };
-    FilterPlan::new(subjects, &stored.unwrap_or_default(), several)
+    // What comes from other streams may have any subject.
+    let is_all_named = stream.sources.is_none() && stream.mirror.is_none();
+    let stored = stored.filter(|_| is_all_named);
+    FilterPlan::new(subjects, &stored.unwrap_or_default())
 }
 
 /// What the stream says of itself.
-pub(super) fn stream_state(info: &Info, plan: &FilterPlan) -> StreamState {
-    let config = &info.config;
-    let discards_from_its_middle = config.max_messages_per_subject > 0
-        || config.retention != RetentionPolicy::Limits
-        || config.allow_message_ttl
-        || config.allow_rollup;
-    let holes = if discards_from_its_middle {
-        Holes::Anywhere
-    } else if plan.server_filters().is_empty() {
-        Holes::Never
-    } else {
-        Holes::Filtered
+pub(super) fn stream_state(info: &Info) -> StreamState {
+    let kept = match u64::try_from(info.config.max_messages_per_subject) {
+        Ok(count @ 1..) => Kept::PerChannel(count),
+        Ok(0) | Err(_) => Kept::All,
     };
     StreamState {
         created_nanos: info.created.unix_timestamp_nanos(),
         first: info.state.first_sequence,
         last: info.state.last_sequence,
         last_stored_nanos: info.state.last_timestamp.unix_timestamp_nanos(),
-        holes,
+        kept,
     }
 }
 
@@ -128,7 +117,7 @@ impl Request<'_> {
         context: &Context,
         plan: FilterPlan,
     ) -> Result<Opened, StreamError> {
-        let config = self.config(&plan);
+        let config = self.config();
         let consumer = context
             .create_consumer_on_stream(config, self.stream)
             .await
@@ -145,7 +134,7 @@ impl Request<'_> {
         let is_caught_up = consumer.cached_info().num_pending == 0;
         Ok(Opened {
             messages,
-            arrived: VecDeque::new(),
+            arrived: None,
             probes: Probes::new(),
             plan,
             context: context.clone(),
@@ -159,8 +148,8 @@ impl Request<'_> {
         })
     }
 
-    fn config(&self, plan: &FilterPlan) -> Config {
-        let (filter_subject, filter_subjects) = server_filters(plan);
+    /// Without a filter: the positions of the stream are to come without a hole.
+    fn config(&self) -> Config {
         Config {
             name: Some(consumer_name(self.instance)),
             description: Some("odin-ws, ordered".to_owned()),
@@ -173,8 +162,6 @@ impl Request<'_> {
             inactive_threshold: INACTIVE_THRESHOLD,
             num_replicas: 1,
             memory_storage: true,
-            filter_subject,
-            filter_subjects,
             ..Config::default()
         }
     }
@@ -191,13 +178,6 @@ async fn pull(consumer: &Consumer<Config>, messages: usize) -> Result<Messages, 
     pulling.await.map_err(|error| StreamError::Failed(error.to_string()))
 }
 
-/// The filters of a consumer as its configuration has them: one, or several.
-pub(super) fn server_filters(plan: &FilterPlan) -> (String, Vec<String>) {
-    let mut filters: Vec<String> = plan.server_filters().iter().map(ToString::to_string).collect();
-    let filter = if filters.len() == 1 { filters.remove(0) } else { String::new() };
-    (filter, filters)
-}
-
 impl Opened {
     /// Whether it is time for the durable consumer to take over.
     pub(super) fn has_to_hand_over(&self) -> bool {
@@ -212,7 +192,7 @@ impl Opened {
         let Some(durable) = self.successor.take() else { return Ok(None) };
         self.messages = pull(&durable, self.pull).await?;
         // The durable one sends again what the ordered one had sent and was not handled.
-        self.arrived.clear();
+        self.arrived = None;
         self.probes = Probes::new();
         let ordered = std::mem::replace(&mut self.consumer, durable);
         let (name, stream) = (&ordered.cached_info().name, &ordered.cached_info().stream_name);
@@ -225,36 +205,15 @@ impl Opened {
 
     /// The next item, if it has arrived.
     pub(super) fn at_hand(&mut self) -> Option<Item> {
-        self.arrived.pop_front().or_else(|| self.messages.next().now_or_never())
+        self.arrived.take().or_else(|| self.messages.next().now_or_never())
     }
 
-    /// Takes what has arrived, one pull's worth at most. Returns the last of it, if anything has.
-    pub(super) fn collect(&mut self) -> Option<Arrived> {
-        while self.arrived.len() < self.pull {
-            let Some(item) = self.messages.next().now_or_never() else { break };
-            let is_message = matches!(item, Some(Ok(_)));
-            self.arrived.push_back(item);
-            if !is_message {
-                break;
-            }
+    /// Begins to ask the stream and this consumer what they hold, if that is worth while now.
+    pub(super) fn look(&mut self, arrived: Arrived) {
+        if self.probes.wants_look(arrived) {
+            let look = look(self.context.clone(), self.consumer.clone(), arrived);
+            self.probes.begin(look);
         }
-        let messages = self.arrived.iter().rev().filter_map(|item| item.as_ref()?.as_ref().ok());
-        let last = messages.filter_map(|message| message.info().ok()).next()?;
-        Some(Arrived { stream: last.stream_sequence, consumer: last.consumer_sequence })
-    }
-
-    /// Asks the stream and this consumer what they hold. Everything up to `arrived` has come.
-    pub(super) fn probe(
-        &self,
-        arrived: Arrived,
-    ) -> impl Future<Output = Result<Probe, StreamError>> + Send + 'static {
-        probe(self.context.clone(), self.consumer.clone(), self.state.created_nanos, arrived)
-    }
-
-    /// Begins to ask in the background.
-    pub(super) fn begin_probe(&mut self, arrived: Arrived) {
-        let probe = self.probe(arrived);
-        self.probes.begin(probe);
     }
 
     /// Notes that every shard's queue has this message, or no longer needs it.
@@ -274,14 +233,19 @@ impl Opened {
         }
     }
 
+    /// Where requests are sent.
+    pub(super) fn context(&self) -> Context {
+        self.context.clone()
+    }
+
+    /// The name of the stream.
+    pub(super) fn stream(&self) -> String {
+        self.consumer.cached_info().stream_name.clone()
+    }
+
     /// The epoch of the stream that is being read.
     pub(super) fn epoch(&self) -> Epoch {
         epoch(&self.consumer.cached_info().stream_name, self.state.created_nanos)
-    }
-
-    /// What is known of the messages that it brings.
-    pub(super) fn base(&self) -> Base {
-        self.state.base()
     }
 
     /// Whether everything that was in the stream at the contact has been read.

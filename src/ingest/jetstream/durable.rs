@@ -17,8 +17,7 @@ use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, Info, 
 use async_nats::jetstream::stream::{ConsumerError, ConsumerErrorKind};
 use async_nats::jetstream::{Context, ErrorCode};
 
-use super::consumer::{PLAIN_NAME_BYTES_MAX, explain, plain_name, server_filters};
-use crate::ingest::filter::FilterPlan;
+use super::consumer::{PLAIN_NAME_BYTES_MAX, explain, plain_name};
 use crate::ingest::name::{NAME_BYTES_MAX, is_name};
 use crate::ingest::stream::{StreamError, StreamSettingsError};
 use crate::ingest::stream_state::StreamState;
@@ -124,7 +123,6 @@ impl Durable {
         &mut self,
         context: &Context,
         stream: &str,
-        plan: &FilterPlan,
         state: StreamState,
     ) -> Result<Consumer<Config>, StreamError> {
         let found: Result<Consumer<Config>, _> =
@@ -138,9 +136,9 @@ impl Durable {
         let mut consumer = match found {
             Found::Foreign => return Err(StreamError::ConsumerForeign(self.name.clone())),
             Found::Taken => return Err(StreamError::ConsumerTaken(self.name.clone())),
-            Found::Nothing => self.make(context, stream, plan).await?,
-            Found::Usable => self.adopt(context, stream, plan).await?,
-            Found::MustRecreate => self.replace(context, stream, plan).await?,
+            Found::Nothing => self.make(context, stream).await?,
+            Found::Usable => self.adopt(context, stream).await?,
+            Found::MustRecreate => self.replace(context, stream).await?,
         };
         self.must_recreate = false;
         // Nobody reads it, so what it says of itself stays true until it is read.
@@ -153,13 +151,12 @@ impl Durable {
         &self,
         context: &Context,
         stream: &str,
-        plan: &FilterPlan,
     ) -> Result<Consumer<Config>, StreamError> {
-        match self.make(context, stream, plan).await {
+        match self.make(context, stream).await {
             Err(StreamError::Refused(reason)) => {
                 let consumer = &self.name;
                 tracing::warn!(consumer, reason, "a consumer cannot be changed and is made again");
-                self.replace(context, stream, plan).await
+                self.replace(context, stream).await
             }
             adopted => adopted,
         }
@@ -169,11 +166,10 @@ impl Durable {
         &self,
         context: &Context,
         stream: &str,
-        plan: &FilterPlan,
     ) -> Result<Consumer<Config>, StreamError> {
         match context.delete_consumer_from_stream(&self.name, stream).await {
             Err(error) if !is_missing(&error) => Err(explain(&error)),
-            Ok(_) | Err(_) => self.make(context, stream, plan).await,
+            Ok(_) | Err(_) => self.make(context, stream).await,
         }
     }
 
@@ -198,13 +194,11 @@ impl Durable {
         &self,
         context: &Context,
         stream: &str,
-        plan: &FilterPlan,
     ) -> Result<Consumer<Config>, StreamError> {
-        context.create_consumer_on_stream(self.config(plan), stream).await.map_err(|e| explain(&e))
+        context.create_consumer_on_stream(self.config(), stream).await.map_err(|e| explain(&e))
     }
 
-    fn config(&self, plan: &FilterPlan) -> Config {
-        let (filter_subject, filter_subjects) = server_filters(plan);
+    fn config(&self) -> Config {
         Config {
             durable_name: Some(self.name.clone()),
             description: Some(self.description.clone()),
@@ -215,8 +209,6 @@ impl Durable {
             max_ack_pending: ACK_PENDING_MAX,
             replay_policy: ReplayPolicy::Instant,
             inactive_threshold: self.inactive_threshold,
-            filter_subject,
-            filter_subjects,
             ..Config::default()
         }
     }

@@ -8,16 +8,19 @@
 //! ```
 //!
 //! [`consumer`] makes consumers, [`durable`] the one that the ordered one hands over to in durable
-//! mode, [`read`] reads them, [`probe`] asks meanwhile what the stream still holds, [`unreadable`]
-//! gets past messages that the client library cannot parse, [`Tracker`] decides what a contact and
-//! a message mean, and this file makes the contacts.
+//! mode, [`read`] reads them, [`probe`] asks meanwhile what the stream still holds, [`newest`] reads
+//! the newest message of each channel again after a loss, [`unreadable`] brings messages that the
+//! client library cannot parse, [`Tracker`] decides what a contact and a message mean and what is
+//! proved by it, and this file makes the contacts.
 //! The epoch is derived from the stream alone (name and creation time), so that it is the same
-//! on every instance. When a stream that was not made anew has lost messages (the broker lost
-//! its tail, or retention overtook us) there is nothing to derive another epoch from: the same
-//! one is announced again, upon which the shards drop their logs and tell their clients.
+//! on every instance. When a stream that was not made anew gives positions out a second time (the
+//! broker lost its tail) there is nothing to derive another epoch from: the same one is announced
+//! again, upon which the shards drop their logs and tell their clients. Messages that are gone
+//! before they were read are a loss within the epoch.
 
 mod consumer;
 mod durable;
+mod newest;
 mod probe;
 mod read;
 mod unreadable;
@@ -28,17 +31,21 @@ use async_nats::jetstream::{self, Context};
 
 use self::consumer::Opened;
 use self::durable::Durable;
+use self::newest::NewestRead;
+use self::unreadable::Unreadable;
 pub use self::durable::DurableSettings;
 use super::connect::{Connector, End, Link, guard};
+use super::filter::FilterPlan;
 use super::nats::NatsSettings;
 use super::pace::Pace;
 use super::shutdown::Shutdown;
 use super::stream::{StreamError, StreamKeeper, StreamSettings};
+use super::stream_state::StreamState;
 use super::tracker::{Contact, Tracker, Why};
 use super::{IngestError, Publisher, ShardsGone};
 use crate::channel::Pattern;
 use crate::feed::SourceStatus;
-use crate::position::{Base, Epoch};
+use crate::position::{Base, Epoch, Incoming};
 use crate::retry::Retry;
 
 /// Times that a stream is asked again when it says that it ends before our position: a second or
@@ -110,6 +117,7 @@ pub(super) async fn run(
         tracker: Tracker::default(),
         retry: Retry::default(),
         progress: Progress::default(),
+        newest: NewestRead::default(),
     };
     while let Some(link) = reader.connector.connect(shutdown).await {
         reader.publisher.report().connections.add(1);
@@ -165,6 +173,8 @@ struct Progress {
     stream_end_rechecks: u32,
     /// Consumers in a row that ended without one new message.
     fruitless_consumers: u32,
+    /// A life has begun, and what the stream retains of it is not read yet.
+    is_window_unread: bool,
 }
 
 struct Reader {
@@ -180,6 +190,7 @@ struct Reader {
     tracker: Tracker,
     retry: Retry,
     progress: Progress,
+    newest: NewestRead,
 }
 
 impl Reader {
@@ -238,16 +249,9 @@ impl Reader {
         shutdown: &Shutdown,
     ) -> Result<Opened, Stop> {
         let info = guard(link, shutdown, self.keeper.ensure(context)).await??;
-        let plan = consumer::plan(link, &self.subjects, &info.config);
-        if self.progress.fruitless_consumers >= unreadable::SUSPICION {
-            self.progress.fruitless_consumers = 0;
-            let search = unreadable::search(context, &info.config.name, &plan, self.tracker.last());
-            if let Some(sequence) = guard(link, shutdown, search).await?? {
-                self.tracker.skip_to(sequence);
-                self.durable.iter_mut().for_each(Durable::set_must_recreate);
-            }
-        }
-        let state = consumer::stream_state(&info, &plan);
+        let plan = consumer::plan(&self.subjects, &info.config);
+        let state = consumer::stream_state(&info);
+        self.publisher.kept(state.kept).await?;
         if self.tracker.is_beyond(state)
             && self.progress.stream_end_rechecks < STREAM_END_RECHECKS_MAX
         {
@@ -257,17 +261,31 @@ impl Reader {
             ));
         }
         self.progress.stream_end_rechecks = 0;
+        let epoch = consumer::epoch(&info.config.name, state.created_nanos);
+        if self.progress.fruitless_consumers >= unreadable::SUSPICION {
+            self.progress.fruitless_consumers = 0;
+            if self.tracker.goes_on(state) {
+                let search = unreadable::search(context, &info.config.name, self.tracker.last());
+                for found in guard(link, shutdown, search).await?? {
+                    self.take_unreadable(found, epoch.clone(), &plan).await?;
+                    self.durable.iter_mut().for_each(Durable::set_must_recreate);
+                }
+            }
+        }
         let successor = match &mut self.durable {
             None => None,
             Some(durable) => {
-                let prepared = durable.prepare(context, &info.config.name, &plan, state);
+                let prepared = durable.prepare(context, &info.config.name, state);
                 Some(guard(link, shutdown, prepared).await??)
             }
         };
-        let contact = self.tracker.contact(state, Instant::now());
-        if contact != Contact::MayHaveLost {
-            let epoch = consumer::epoch(&info.config.name, state.created_nanos);
-            self.announce(contact, epoch, state.base()).await?;
+        let contact = self.tracker.contact(state);
+        self.announce(contact, epoch, state).await?;
+        if let Some(last) = self.tracker.unreadable_last() {
+            let stored_at = unreadable::stored_at(context, &info.config.name, last);
+            if let Some(stored_nanos) = guard(link, shutdown, stored_at).await?? {
+                self.tracker.overlaps(stored_nanos);
+            }
         }
         let request = consumer::Request {
             keeper: &self.keeper,
@@ -278,45 +296,66 @@ impl Reader {
             successor,
             pull: self.pull,
         };
-        let opened = guard(link, shutdown, request.open(context, plan)).await??;
-        // Only once there is a consumer: a contact that comes to nothing tells nobody anything.
-        if contact == Contact::MayHaveLost {
-            self.announce(contact, opened.epoch(), opened.base()).await?;
-        }
-        Ok(opened)
+        Ok(guard(link, shutdown, request.open(context, plan)).await??)
+    }
+
+    /// Publishes a message that the client library cannot parse.
+    async fn take_unreadable(
+        &mut self,
+        found: Unreadable,
+        epoch: Epoch,
+        plan: &FilterPlan,
+    ) -> Result<(), ShardsGone> {
+        let Unreadable { seq, stored_nanos, subject, payload, reason } = found;
+        let step = self.tracker.step_unreadable(seq, stored_nanos);
+        self.tell_step(step, epoch).await?;
+        self.publisher.report().messages.add(1);
+        let Some(subject) = subject.filter(|subject| plan.accepts(subject)) else {
+            tracing::warn!(pos = seq, reason, "a message is left out");
+            return Ok(());
+        };
+        tracing::warn!(pos = seq, subject, reason, "a message was read without its headers");
+        let position = read::position(seq, stored_nanos);
+        self.publisher.publish(&Incoming { subject: &subject, payload: &payload, position }).await
     }
 
     async fn announce(
         &mut self,
         contact: Contact,
         epoch: Epoch,
-        base: Base,
+        state: StreamState,
     ) -> Result<(), ShardsGone> {
         self.progress.has_seen_stream = true;
         if !self.progress.has_been_live {
             self.publisher.status(SourceStatus::Loading).await?;
         }
-        match contact {
+        let base = match contact {
             Contact::Continues => return Ok(()),
-            Contact::MayHaveLost => {
-                tracing::warn!(%epoch, "the stream may have discarded messages before they were read");
+            Contact::Overtaken { messages } => {
+                tracing::error!(%epoch, messages, "messages aged away before they were read");
+                let base = state.base_after_loss();
+                self.progress.has_claimed = base.after.is_some();
+                return self.publisher.loss(base).await;
             }
-            Contact::Fresh(Why::First) => tracing::info!(%epoch, "reading the stream"),
+            Contact::Fresh(Why::First) => {
+                tracing::info!(%epoch, "reading the stream");
+                state.base()
+            }
             Contact::Fresh(Why::Recreated) => {
                 tracing::warn!(%epoch, "the stream was deleted and made again");
+                state.base()
             }
             Contact::Fresh(Why::Regressed) => {
                 tracing::error!(%epoch, "the broker has lost messages that were read before");
+                state.base_after_regression()
             }
-            Contact::Overtaken { messages } => {
-                tracing::error!(%epoch, messages, "messages aged away before they were read");
-            }
-        }
+        };
         self.tell_epoch(epoch, base).await
     }
 
     async fn tell_epoch(&mut self, epoch: Epoch, base: Base) -> Result<(), ShardsGone> {
         self.progress.has_claimed = base.after.is_some();
+        self.progress.is_window_unread = true;
         self.publisher.epoch_with(epoch, base).await
     }
 

@@ -1,6 +1,9 @@
-//! Probes: asks a stream and its consumer what they hold, beside the reading.
+//! Looks: asks a stream and its consumer what they hold, beside the reading.
 //!
-//! Bounds: one probe at a time, of three requests. The next begins [`INTERVAL`] after it ended.
+//! Bounds: one look at a time, of two requests: the stream, then the consumer. While nothing comes
+//! the next one is taken [`SUSPECTED`] after one that left anything open, and [`SETTLED`] after one
+//! that did not. While messages come their sequence tells everything, and a look is taken every
+//! [`BUSY`], for what is no message: the stream's settings.
 
 use std::time::Duration;
 
@@ -12,13 +15,15 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;
 
-use crate::ingest::continuity::Probe;
+use crate::ingest::ending::Look;
 use crate::ingest::stream::{StreamError, call};
 
-const INTERVAL: Duration = Duration::from_secs(1);
+const SUSPECTED: Duration = Duration::from_secs(1);
+const SETTLED: Duration = Duration::from_secs(2);
+const BUSY: Duration = Duration::from_secs(5);
 
 /// How far a reader has come when it asks.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Arrived {
     /// The highest stream sequence that has come.
     pub(super) stream: u64,
@@ -26,62 +31,85 @@ pub(super) struct Arrived {
     pub(super) consumer: u64,
 }
 
-/// Probes in the background.
+/// What a look brought.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) look: Look,
+    pub(super) info: Info,
+}
+
+/// Looks in the background.
 pub(super) struct Probes {
-    under_way: Option<BoxFuture<'static, Result<Probe, StreamError>>>,
+    under_way: Option<BoxFuture<'static, Result<Answer, StreamError>>>,
     due: Instant,
+    /// When the last look began.
+    looked: Instant,
+    /// How far the reader was when it was asked last.
+    arrived: Option<Arrived>,
 }
 
 impl Probes {
     pub(super) fn new() -> Self {
-        Self { under_way: None, due: Instant::now() }
+        let now = Instant::now();
+        Self { under_way: None, due: now + SUSPECTED, looked: now, arrived: None }
     }
 
+    /// Whether a look is worth while for a reader that is so far, when one is due.
+    pub(super) fn wants_look(&mut self, arrived: Arrived) -> bool {
+        let is_quiet = self.arrived.replace(arrived) == Some(arrived);
+        let is_due = is_quiet || self.looked.elapsed() >= BUSY;
+        if !is_due {
+            self.due = Instant::now() + SUSPECTED;
+        }
+        is_due
+    }
+
+    /// Begins a look.
     pub(super) fn begin(
         &mut self,
-        probe: impl Future<Output = Result<Probe, StreamError>> + Send + 'static,
+        look: impl Future<Output = Result<Answer, StreamError>> + Send + 'static,
     ) {
-        self.under_way = Some(probe.boxed());
+        self.looked = Instant::now();
+        self.under_way = Some(look.boxed());
     }
 
-    /// Waits for the probe that is under way. If there is none, waits until one is due and returns
+    /// After the last look nothing was left open: the next one may wait.
+    pub(super) fn settled(&mut self) {
+        self.due = Instant::now() + SETTLED;
+    }
+
+    /// Waits for the look that is under way. If there is none, waits until one is due and returns
     /// `None`.
-    pub(super) async fn next(&mut self) -> Option<Result<Probe, StreamError>> {
-        let Some(probe) = &mut self.under_way else {
+    pub(super) async fn next(&mut self) -> Option<Result<Answer, StreamError>> {
+        let Some(look) = &mut self.under_way else {
             tokio::time::sleep_until(self.due).await;
             return None;
         };
-        let probe = probe.await;
+        let look = look.await;
         self.under_way = None;
-        self.due = Instant::now() + INTERVAL;
-        Some(probe)
+        self.due = Instant::now() + SUSPECTED;
+        Some(look)
     }
 }
 
-/// Asks the stream, the consumer and the stream again.
+/// Asks the stream, then the consumer.
 ///
 /// # Errors
-/// Why one of them did not answer; [`StreamError::Missing`] if the stream is another one now.
-pub(super) async fn probe(
+/// Why one of them did not answer.
+pub(super) async fn look(
     context: Context,
     consumer: Consumer<Config>,
-    created_nanos: i128,
     arrived: Arrived,
-) -> Result<Probe, StreamError> {
-    let asked = std::time::Instant::now();
+) -> Result<Answer, StreamError> {
     let subject = format!("STREAM.INFO.{}", consumer.cached_info().stream_name);
-    let before: Info = call(&context, &subject, &()).await?;
+    let info: Info = call(&context, &subject, &()).await?;
     let sent = consumer.get_info().await.map_err(|error| StreamError::Failed(error.to_string()))?;
-    let after: Info = call(&context, &subject, &()).await?;
-    if after.created.unix_timestamp_nanos() != created_nanos {
-        return Err(StreamError::Missing);
-    }
-    Ok(Probe {
-        asked,
+    let look = Look {
         read_to: arrived.stream,
-        last: before.state.last_sequence,
-        is_all_sent: sent.num_pending == 0,
-        is_all_read: sent.delivered.consumer_sequence == arrived.consumer,
-        first: after.state.first_sequence,
-    })
+        received: arrived.consumer,
+        last: info.state.last_sequence,
+        sent: sent.delivered.consumer_sequence,
+        pending: sent.num_pending,
+    };
+    Ok(Answer { look, info })
 }

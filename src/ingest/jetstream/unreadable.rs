@@ -1,103 +1,126 @@
-//! Messages that the client library cannot parse, and how to get past them.
+//! Messages that the client library cannot parse, and how they are read all the same.
 //!
 //! nats-server stores what a publisher sends, even a subject or a header that is not UTF-8, or
 //! headers that look like a status. The library ends the connection at the first and swallows the
 //! second, so that a consumer that meets one ends without progress, again and again. When that
 //! has happened [`SUSPICION`] times in a row, the next message is fetched through the JetStream
-//! API; it is stepped over only if it really is such a message. Bound: [`SEARCH_MAX`] messages at
-//! a time.
+//! API: if it really is such a message, it is taken from there. Its headers are not needed. Bound:
+//! [`SEARCH_MAX`] messages at a time.
 
 use async_nats::jetstream::Context;
+use async_nats::jetstream::stream::RawMessage;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
-use crate::ingest::filter::FilterPlan;
 use crate::ingest::stream::{StreamError, call};
 
 /// Consumers in a row that end without progress before the next message is suspected.
 pub(super) const SUSPICION: u32 = 2;
 
-/// Unreadable messages in a row that one search steps over.
-const SEARCH_MAX: usize = 1_000;
+/// Unreadable messages in a row that one search brings.
+const SEARCH_MAX: usize = 64;
 
 #[derive(Serialize)]
-struct Query<'a> {
+struct Query {
     seq: u64,
-    next_by_subj: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_by_subj: Option<&'static str>,
 }
 
 #[derive(Deserialize)]
 struct Answer {
-    message: Stored,
+    message: RawMessage,
 }
 
-#[derive(Deserialize)]
-struct Stored {
-    subject: String,
-    seq: u64,
-    /// Base64.
-    #[serde(default)]
-    hdrs: Option<String>,
+/// A message that the library cannot parse.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unreadable {
+    pub(super) seq: u64,
+    pub(super) stored_nanos: i128,
+    /// `None` if it is not UTF-8: nobody can subscribe to it.
+    pub(super) subject: Option<String>,
+    pub(super) payload: Vec<u8>,
+    /// Why the library cannot parse it.
+    pub(super) reason: &'static str,
 }
 
-/// The last of the unreadable messages that follow `after` without a readable one between;
-/// `None` if the next message can be read.
+/// The unreadable messages that follow `after` without a readable one between.
 ///
 /// # Errors
 /// Why the stream cannot be asked.
 pub(super) async fn search(
     context: &Context,
     stream: &str,
-    plan: &FilterPlan,
     after: u64,
-) -> Result<Option<u64>, StreamError> {
-    let mut found = None;
-    for _ in 0..SEARCH_MAX {
-        let from = found.unwrap_or(after) + 1;
-        let Some(next) = next_message(context, stream, plan, from).await? else { break };
-        let Some(reason) = reason(&next) else { break };
-        tracing::error!(stream, pos = next.seq, reason, "a message cannot be read and is left out");
-        found = Some(next.seq);
+) -> Result<Vec<Unreadable>, StreamError> {
+    let mut found: Vec<Unreadable> = Vec::new();
+    while found.len() < SEARCH_MAX {
+        let seq = found.last().map_or(after, |last| last.seq) + 1;
+        let query = Query { seq, next_by_subj: Some(">") };
+        match get(context, stream, &query).await {
+            Ok(Some(message)) => match Unreadable::new(message) {
+                Some(unreadable) => found.push(unreadable),
+                None => break,
+            },
+            Ok(None) => break,
+            // What was found is of use.
+            Err(_) if !found.is_empty() => break,
+            Err(error) => return Err(error),
+        }
     }
     Ok(found)
 }
 
-/// The first message from `seq` on that the consumer would get.
-async fn next_message(
+/// When the message at `seq` was stored, in nanoseconds since the Unix epoch; `None` if there is
+/// none.
+///
+/// # Errors
+/// Why the stream cannot be asked.
+pub(super) async fn stored_at(
     context: &Context,
     stream: &str,
-    plan: &FilterPlan,
     seq: u64,
-) -> Result<Option<Stored>, StreamError> {
-    let mut filters: Vec<&str> = plan.server_filters().iter().map(|p| p.as_str()).collect();
-    if filters.is_empty() {
-        filters.push(">");
+) -> Result<Option<i128>, StreamError> {
+    let message = get(context, stream, &Query { seq, next_by_subj: None }).await?;
+    Ok(message.map(|message| message.time.unix_timestamp_nanos()))
+}
+
+async fn get(
+    context: &Context,
+    stream: &str,
+    query: &Query,
+) -> Result<Option<RawMessage>, StreamError> {
+    match call(context, &format!("STREAM.MSG.GET.{stream}"), query).await {
+        Ok(Answer { message }) => Ok(Some(message)),
+        // There is no such message.
+        Err(StreamError::Refused(_)) => Ok(None),
+        Err(error) => Err(error),
     }
-    let mut first: Option<Stored> = None;
-    for next_by_subj in filters {
-        let query = Query { seq, next_by_subj };
-        match call::<_, Answer>(context, &format!("STREAM.MSG.GET.{stream}"), &query).await {
-            Ok(Answer { message }) => {
-                if first.as_ref().is_none_or(|known| message.seq < known.seq) {
-                    first = Some(message);
-                }
-            }
-            // No message is left on this filter.
-            Err(StreamError::Refused(_)) => {}
-            Err(error) => return Err(error),
-        }
+}
+
+impl Unreadable {
+    /// `None` if the library can parse it.
+    fn new(stored: RawMessage) -> Option<Self> {
+        let reason = reason(&stored)?;
+        let is_utf8 = !stored.subject.contains(char::REPLACEMENT_CHARACTER);
+        Some(Self {
+            seq: stored.sequence,
+            stored_nanos: stored.time.unix_timestamp_nanos(),
+            subject: is_utf8.then_some(stored.subject),
+            payload: STANDARD.decode(stored.payload).ok()?,
+            reason,
+        })
     }
-    Ok(first)
 }
 
 /// Why a message cannot be read; `None` if it can.
-fn reason(stored: &Stored) -> Option<&'static str> {
+fn reason(stored: &RawMessage) -> Option<&'static str> {
     // The API's JSON puts U+FFFD in place of bytes that are not UTF-8.
     if stored.subject.contains(char::REPLACEMENT_CHARACTER) {
         return Some("its subject is not UTF-8");
     }
-    let headers = STANDARD.decode(stored.hdrs.as_deref()?).ok()?;
+    let headers = STANDARD.decode(stored.headers.as_deref()?).ok()?;
     let Ok(headers) = std::str::from_utf8(&headers) else {
         return Some("its headers are not UTF-8");
     };
@@ -126,12 +149,20 @@ mod tests {
             ("odin.a", Some(b""), true),
         ];
         for (subject, headers, is_readable) in cases {
-            let stored = Stored {
-                subject: subject.to_owned(),
-                seq: 1,
-                hdrs: headers.map(|bytes| STANDARD.encode(bytes)),
-            };
-            assert_eq!(reason(&stored).is_none(), is_readable, "{subject} {headers:?}");
+            let headers = headers.map(|bytes| STANDARD.encode(bytes));
+            let json = serde_json::json!({
+                "subject": subject, "seq": 7, "data": "e30=", "hdrs": headers,
+                "time": "2026-01-02T03:04:05.000000006Z",
+            });
+            let stored: RawMessage = serde_json::from_value(json).unwrap();
+            let found = Unreadable::new(stored);
+            assert_eq!(found.is_none(), is_readable, "{subject} {headers:?}");
+            if let Some(found) = found {
+                let is_utf8 = subject == "odin.a";
+                assert_eq!(found.subject, is_utf8.then(|| subject.to_owned()));
+                assert_eq!((found.seq, &found.payload[..]), (7, &b"{}"[..]));
+                assert_eq!(found.stored_nanos % 1_000_000_000, 6);
+            }
         }
     }
 }

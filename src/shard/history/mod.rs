@@ -9,6 +9,19 @@
 //!
 //! [`History`] owns the epoch, the log, the newest events and the state of the source. What a client
 //! missed is a pure function of it. Bounds: those of its parts.
+//!
+//! # What a claim rests on
+//!
+//! The source reads every position of its stream, and proves it: `ingest/tracker.rs` names how. What
+//! it cannot prove it says before anything that follows, as a loss. Here each claim to a client rests
+//! on that, and on one thing more:
+//!
+//! | claim | proof |
+//! |---|---|
+//! | `recovered:true` | the log holds the message at the position, with the same store time, or the source proved it to be the one before the log's first; no loss since; none that clients were not told of |
+//! | `prev` | the message before it on the channel came in this life, after the last loss, and no loss is untold (the publisher keeps it) |
+//! | a heartbeat's `position` | it was taken by this shard, everything up to it was sent before the answer, and no loss is untold |
+//! | `complete:true` | the source gave the newest of every channel since the last loss, none was forgotten, and of none is it doubtful; or the channels are named, and each is held and not doubtful |
 
 mod logged;
 mod newest;
@@ -27,7 +40,7 @@ use crate::channel::Pattern;
 use crate::clock::Now;
 use crate::event::Event;
 use crate::feed::SourceStatus;
-use crate::position::{Base, Epoch, Position, StreamPos};
+use crate::position::{Base, Epoch, Kept, Position, StreamPos};
 use crate::protocol::command::ResumePoint;
 use crate::protocol::message::{ReachedPosition, ResumeRefusal, ServerMessage, SourceState};
 
@@ -36,6 +49,9 @@ pub(super) use waiting::{SubscribeCommand, WaitingResume, WaitingResumes};
 
 #[cfg(test)]
 pub(super) use logged::tests;
+
+/// The reason of a `resync` within an epoch.
+const HISTORY_LOST: &str = "history_lost";
 
 /// What a client missed, in the order of the stream, or why it cannot be given.
 pub(super) type ResumeOutcome = Result<Vec<Rc<LoggedEvent>>, ResumeRefusal>;
@@ -49,6 +65,9 @@ pub(super) struct History {
     source: SourceStatus,
     /// Events taken, which names each one.
     taken: u64,
+    /// How many events had been taken at the first loss that clients were not told of.
+    untold_since: Option<u64>,
+    kept: Kept,
     /// How many events the shard holds, wherever.
     alive: Rc<Cell<usize>>,
 }
@@ -61,6 +80,8 @@ impl Default for History {
             epoch: None,
             source: SourceStatus::Connecting,
             taken: 0,
+            untold_since: None,
+            kept: Kept::All,
             alive: Rc::default(),
         }
     }
@@ -86,9 +107,56 @@ impl History {
     pub(super) fn begin(&mut self, epoch: Epoch, base: Base) -> Option<&'static str> {
         self.log = RecentLog::new(base);
         self.newest = NewestEvents::default();
+        self.untold_since = None;
         let is_same = self.epoch.as_ref() == Some(&epoch);
         let before = self.epoch.replace(epoch);
-        before.map(|_| if is_same { "history_lost" } else { "stream_recreated" })
+        before.map(|_| if is_same { HISTORY_LOST } else { "stream_recreated" })
+    }
+
+    /// Messages may be missing before what follows, of which `base` is known. Nothing is claimed of
+    /// what was before any more; nothing at all until clients are told.
+    pub(super) fn lose(&mut self, base: Base) {
+        self.log = self.log.after_loss(base);
+        self.newest.doubt();
+        self.untold_since.get_or_insert(self.taken);
+    }
+
+    /// Clients are told of the losses so far; returns the reason of the `resync`. `was_served` says
+    /// whether a client may have been sent anything since the first of them: it does not know what
+    /// is missing before that.
+    pub(super) fn tell(&mut self, was_served: bool) -> &'static str {
+        if let Some(taken) = self.untold_since.take()
+            && taken != self.taken
+            && was_served
+        {
+            let whole_from = StreamPos(self.log.newest().pos.0 + 1);
+            self.log = self.log.after_loss(Base { after: None, whole_from });
+        }
+        HISTORY_LOST
+    }
+
+    /// The newest event of a channel, read again.
+    pub(super) fn confirm_newest(&mut self, event: Arc<Event>) {
+        self.newest.confirm(&Rc::new(LoggedEvent::new(event, &self.alive)));
+    }
+
+    /// The newest event of every channel was given.
+    pub(super) fn set_newest_given(&mut self) {
+        self.newest.set_given();
+    }
+
+    /// Sets how many messages of each channel the stream keeps.
+    pub(super) fn set_kept(&mut self, kept: Kept) {
+        self.kept = kept;
+    }
+
+    /// How many messages of each channel the stream keeps; `None` for as many as its other limits
+    /// allow.
+    pub(super) fn kept_per_channel(&self) -> Option<u64> {
+        match self.kept {
+            Kept::All => None,
+            Kept::PerChannel(count) => Some(count),
+        }
     }
 
     /// Sets how the source is doing; whether it was or is live and that has changed.
@@ -117,8 +185,11 @@ impl History {
         self.log.newest()
     }
 
-    /// The newest position with its epoch, if there is one.
+    /// The newest position with its epoch, if there is one, and clients know of every loss before.
     pub(super) fn reached(&self) -> Option<ReachedPosition<'_>> {
+        if self.untold_since.is_some() {
+            return None;
+        }
         let Position { pos, ts_ms } = self.log.newest();
         let epoch = self.epoch().filter(|_| pos.0 > 0)?;
         Some(ReachedPosition { epoch, pos: pos.0, ts: ts_ms })
@@ -137,7 +208,8 @@ impl History {
 
     /// Whether the position is one that this instance may still reach.
     pub(super) fn is_ahead(&self, point: &ResumePoint) -> bool {
-        self.epoch().is_none_or(|epoch| epoch == point.epoch && self.place(point) == Place::Ahead)
+        let Some(wanted) = &point.epoch else { return false };
+        self.epoch().is_none_or(|epoch| epoch == wanted && self.place(point) == Place::Ahead)
     }
 
     /// Whether the log has forgotten the event of this position.
@@ -179,14 +251,15 @@ impl History {
         Ok(missed)
     }
 
-    /// Calls `each` with the newest events of the channels that `pattern` matches.
+    /// Calls `each` with the newest events of the channels that `pattern` matches; whether they are
+    /// known to be the newest, and all.
     pub(super) fn for_each_newest(
         &self,
         pattern: &Pattern,
         budget: &mut ScanBudget,
         each: impl FnMut(&Rc<LoggedEvent>, &mut ScanBudget),
-    ) {
-        self.newest.for_each_match(pattern, budget, each);
+    ) -> bool {
+        self.newest.for_each_match(pattern, budget, each) && self.untold_since.is_none()
     }
 
     /// Heap of the log and of everything in it, without payloads.
@@ -210,10 +283,15 @@ impl History {
 
     /// The number of the first entry of the log after `point`.
     fn first_after(&self, point: &ResumePoint) -> Result<u64, ResumeRefusal> {
-        if self.epoch().is_some_and(|epoch| epoch != point.epoch) {
+        let Some(wanted) = &point.epoch else { return Err(ResumeRefusal::NotProvable) };
+        if self.epoch().is_some_and(|epoch| epoch != wanted) {
             return Err(ResumeRefusal::EpochChanged);
         }
+        if self.untold_since.is_some() {
+            return Err(ResumeRefusal::NotProvable);
+        }
         match (self.place(point), self.source) {
+            (Place::NotProvable, _) => Err(ResumeRefusal::NotProvable),
             (Place::Before(first), _) => Ok(first),
             (Place::TooOld, _) => Err(ResumeRefusal::PositionTooOld),
             (Place::Other, _) => Err(ResumeRefusal::PositionMismatch),

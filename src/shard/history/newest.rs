@@ -1,4 +1,8 @@
-//! The newest event of each channel, for `snapshot`.
+//! The newest event of each channel, for `snapshot`, and whether it is known to be the newest.
+//!
+//! After a loss each event held is doubtful: a newer one of its channel may be among what is lost.
+//! It is known again when its channel is updated, or when the source has read it again. A table is
+//! whole when the source has given the newest event of every channel, and none was forgotten since.
 //!
 //! Bounds: [`NEWEST_CHANNELS_MAX`] channels and [`NEWEST_BYTES_MAX`] bytes, of which the least
 //! recently updated is forgotten first. An event that is not the newest of its channel any more is
@@ -41,6 +45,12 @@ pub(super) struct NewestEvents {
     updates: VecDeque<Update>,
     updated: u64,
     bytes: usize,
+    /// Events that came by this update, or before, are doubtful.
+    doubtful_to: u64,
+    /// The source has given all since the last doubt.
+    is_given: bool,
+    /// Some channel was forgotten for a bound.
+    is_cut: bool,
 }
 
 impl NewestEvents {
@@ -69,33 +79,70 @@ impl NewestEvents {
         }
     }
 
+    /// Takes in the newest event of a channel that the source has read again.
+    pub(super) fn confirm(&mut self, event: &Rc<LoggedEvent>) {
+        match self.by_channel.get(&**event.channel()).map(|known| Rc::clone(&known.event)) {
+            Some(known) if known.pos() == event.pos() => self.update(&known),
+            // What is known was removed from the stream: whether a newer one was is not known.
+            Some(known) if known.pos() > event.pos() => {}
+            Some(_) | None => self.update(event),
+        }
+    }
+
+    /// Messages may be lost: of no event is it known any more that it is the newest.
+    pub(super) fn doubt(&mut self) {
+        self.doubtful_to = self.updated;
+        self.is_given = false;
+    }
+
+    /// The source has given the newest event of every channel since the last doubt.
+    pub(super) fn set_given(&mut self) {
+        self.is_given = true;
+    }
+
     /// Calls `each` with the newest events of the channels that `pattern` matches, in order of
-    /// channel name. Cost: the channels that share the pattern's literal prefix, each of which
-    /// takes one step of `budget`, as `each` may; when it is used up the walk ends.
+    /// channel name; whether they are known to be the newest, and all. Cost: the channels that share
+    /// the pattern's literal prefix, each of which takes one step of `budget`, as `each` may; when
+    /// it is used up the walk ends.
     pub(super) fn for_each_match(
         &self,
         pattern: &Pattern,
         budget: &mut ScanBudget,
         mut each: impl FnMut(&Rc<LoggedEvent>, &mut ScanBudget),
-    ) {
+    ) -> bool {
+        let is_whole = self.is_given && !self.is_cut;
         if !pattern.is_wildcard() {
-            if budget.take()
-                && let Some(newest) = self.by_channel.get(pattern.as_str())
-            {
-                each(&newest.event, budget);
+            if !budget.take() {
+                return false;
             }
-            return;
+            return match self.by_channel.get(pattern.as_str()) {
+                None => is_whole,
+                Some(newest) => {
+                    each(&newest.event, budget);
+                    !self.is_doubtful(newest)
+                }
+            };
         }
         let prefix = pattern.literal_prefix();
         let from = (Bound::Included(prefix), Bound::Unbounded);
+        let mut is_known = is_whole;
         for (channel, newest) in self.by_channel.range::<str, _>(from) {
-            if !channel.starts_with(prefix) || !budget.take() {
-                return;
+            if !channel.starts_with(prefix) {
+                break;
+            }
+            if !budget.take() {
+                return false;
             }
             if pattern.matches(channel) {
                 each(&newest.event, budget);
+                is_known &= !self.is_doubtful(newest);
             }
         }
+        is_known
+    }
+
+    fn is_doubtful(&self, newest: &Newest) -> bool {
+        newest.update <= self.doubtful_to
     }
 
     /// Heap of the table itself; the events are counted elsewhere. A B-tree's nodes have 11 places
@@ -112,6 +159,7 @@ impl NewestEvents {
             && let Some(forgotten) = self.by_channel.remove(&oldest.channel)
         {
             self.bytes -= forgotten.event.event().memory_bytes();
+            self.is_cut = true;
         }
     }
 }
@@ -147,6 +195,46 @@ mod tests {
         assert_eq!(scan(">", 5), (vec![50, 46, 48, 47, 49], false));
         assert_eq!(scan(">", 2), (vec![50, 46], true));
         assert_eq!(scan("t.A.x", 0), (vec![], true));
+    }
+
+    fn is_known(newest: &NewestEvents, text: &str) -> bool {
+        let pattern = Pattern::parse(text, 256).unwrap();
+        newest.for_each_match(&pattern, &mut ScanBudget::new(100), |_, _| {})
+    }
+
+    #[test]
+    fn what_is_held_is_known_to_be_the_newest_until_messages_may_be_lost() {
+        let mut newest = NewestEvents::default();
+        for (pos, name) in (1..).zip(["t.A.x", "t.B.x", "t.C.x"]) {
+            newest.update(&logged(name, pos));
+        }
+        let known = |newest: &NewestEvents, of: &[&str]| -> Vec<bool> {
+            of.iter().map(|text| is_known(newest, text)).collect()
+        };
+        let of = ["t.A.x", "t.D.x", "t.*.x"];
+        assert_eq!(known(&newest, &of), [true, false, false], "there may be more");
+        newest.set_given();
+        assert_eq!(known(&newest, &of), [true, true, true]);
+        newest.doubt();
+        newest.update(&logged("t.A.x", 9));
+        assert_eq!(known(&newest, &of), [true, false, false]);
+        newest.confirm(&logged("t.A.x", 4));
+        newest.confirm(&logged("t.B.x", 2));
+        newest.set_given();
+        assert_eq!(known(&newest, &["t.B.x", "t.C.x", "t.*.x", "t.D.x"]), [true, false, false, true]);
+        newest.confirm(&logged("t.C.x", 7));
+        assert_eq!(known(&newest, &["t.C.x", "t.*.x"]), [true, true]);
+        let found = |newest: &NewestEvents| {
+            let mut found = Vec::new();
+            let all = Pattern::parse(">", 256).unwrap();
+            newest.for_each_match(&all, &mut ScanBudget::new(9), |it, _| found.push(it.pos()));
+            found
+        };
+        assert_eq!(found(&newest), [9, 2, 7]);
+        newest.forget_oldest();
+        newest.forget_oldest();
+        assert!(newest.is_cut);
+        assert_eq!(known(&newest, &["t.C.x", "t.*.x"]), [true, false], "some were forgotten");
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub(super) enum Place {
     Ahead,
     /// Before everything that is held.
     TooOld,
+    /// Messages after it may be missing, and clients may not have been told.
+    NotProvable,
     /// The log has another message there, or none.
     Other,
 }
@@ -49,11 +51,17 @@ pub(super) struct RecentLog {
     newest: Position,
     /// The position after which nothing is missing; `None` if it is not known.
     base: Option<Position>,
-    /// Before this position something may be missing between two entries.
+    /// After this position nothing is missing between two entries; before it something may be.
     whole_from: StreamPos,
 }
 
 impl RecentLog {
+    /// An empty log that goes on after this one, of whose first entries as much is known.
+    pub(super) fn after_loss(&self, base: Base) -> Self {
+        let newest = base.after.unwrap_or(self.newest);
+        Self { newest, ..Self::new(base) }
+    }
+
     /// An empty log, of whose first entries as much is known.
     pub(super) fn new(base: Base) -> Self {
         let Base { after, whole_from } = base;
@@ -96,14 +104,16 @@ impl RecentLog {
     /// Where `position` stands. Its store time has to agree, or it is the position of another
     /// message, given out again by a broker that had lost the first.
     pub(super) fn place_of(&self, position: Position) -> Place {
-        if position.pos < self.whole_from {
-            return Place::TooOld;
-        }
+        // The message before the first of a whole run names the run as well.
         if let Some(base) = self.base
             && position.pos == base.pos
+            && position.pos.0 + 1 >= self.whole_from.0
         {
             let is_same = position.ts_ms == base.ts_ms;
             return if is_same { Place::Before(self.forgotten + 1) } else { Place::Other };
+        }
+        if position.pos < self.whole_from {
+            return Place::NotProvable;
         }
         if position.pos > self.newest.pos {
             return Place::Ahead;
@@ -321,7 +331,7 @@ mod tests {
         for pos in [10, 20, 30] {
             torn.push(&logged("a", pos), 0, &limits);
         }
-        assert_eq!(place(&torn, 10, 10), Place::TooOld);
+        assert_eq!(place(&torn, 10, 10), Place::NotProvable);
         assert_eq!(place(&torn, 20, 20), Place::Before(3));
     }
 }
