@@ -237,6 +237,14 @@ mod tests {
                 },
             ),
             (
+                r#"{"type":"subscribe","channels":["a"],"resume":{"epoch":null,"pos":0,"ts":0}}"#,
+                Command::Subscribe {
+                    channels: vec!["a".into()],
+                    snapshot: false,
+                    resume: Some(ResumePoint { epoch: None, pos: 0, ts: 0 }),
+                },
+            ),
+            (
                 r#" {"channels":["a"],"type":"unsubscribe"} "#,
                 Command::Unsubscribe { channels: vec!["a".into()] },
             ),
@@ -290,7 +298,8 @@ mod tests {
             r#"{"type":"subscribe","channels":[1]}"#,
             r#"{"type":"subscribe","channels":["a"],"snapshot":"yes"}"#,
             r#"{"type":"subscribe","channels":["a"],"resume":{"epoch":"e","pos":5}}"#,
-            r#"{"type":"subscribe","channels":["a"],"resume":{"epoch":null,"pos":5,"ts":6}}"#,
+            r#"{"type":"subscribe","channels":["a"],"resume":{"pos":5,"ts":6}}"#,
+            r#"{"type":"subscribe","channels":["a"],"resume":{"epoch":5,"pos":5,"ts":6}}"#,
             r#"{"type":"subscribe","channels":["a"],"resume":{"epoch":"e","pos":-5,"ts":6}}"#,
             r#"{"type":"subscribe","channels":["a"],"resume":true}"#,
             r#"{"type":"subscribe","channels":["a"],"resume":["e",5,6]}"#,

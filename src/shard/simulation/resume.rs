@@ -171,7 +171,9 @@ fn before_the_first_contact_a_resume_waits_for_it() {
     assert!(subscribe(&mut world, &["t.A.x"], "e", 0, 0).is_empty());
     let base = Base { after: Some(Position::default()), whole_from: StreamPos(0) };
     world.feed([Feed::Epoch { epoch: Epoch("e".into()), base }].into());
-    assert_eq!(world.take_messages()[0]["recovered"], true);
+    let messages = world.take_messages();
+    assert_eq!(messages[0]["type"], "source_stale", "the epoch is named before anything follows");
+    assert_eq!((&messages[0]["epoch"], &messages[1]["recovered"]), (&"e".into(), &true.into()));
 }
 
 /// The answers among these messages: each with its id and whether everything was recovered.
