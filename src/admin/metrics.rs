@@ -58,9 +58,7 @@ const SOURCE_COUNTERS: [SourceCounter; 11] = [
         &source.epochs
     }),
     ("ws_source_losses_total", "Times that messages may have been lost", |source| &source.losses),
-    ("ws_source_notices_total", "Times that clients were told of losses", |source| {
-        &source.notices
-    }),
+    ("ws_source_notices_total", "Times that clients were told of losses", |source| &source.notices),
     ("ws_source_newest_reads_total", "Times that the newest messages were read again", |source| {
         &source.newest_reads
     }),

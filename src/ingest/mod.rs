@@ -20,6 +20,7 @@
 //! | `authorities` | a file of certificate authorities |
 //! | `filter` | which subjects to ask for |
 //! | `stream_state` | PURE: what a stream says of itself |
+//! | `follower` | what the shards are told of a stream |
 //! | `tracker` | PURE: where we are in the stream, and what that means |
 //! | `ending` | PURE: whether anything is missing at the end of the stream |
 //! | `notice` | PURE: when clients are told of losses |
@@ -36,6 +37,7 @@ mod connect;
 mod core;
 mod ending;
 mod filter;
+mod follower;
 mod gate;
 mod http;
 mod jetstream;

@@ -18,7 +18,7 @@
 
 use super::ending::{Ending, Found, Look};
 use super::stream_state::StreamState;
-use crate::position::{Base, StreamPos};
+use crate::position::Base;
 
 /// What a contact means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,11 +259,6 @@ impl Tracker {
         self.ending.is_settled_at(self.last)
     }
 
-    /// What is known when messages before the last one were lost.
-    pub(crate) fn base_of_last(&self) -> Base {
-        Base { after: None, whole_from: StreamPos(self.last) }
-    }
-
     /// Whether the stream's last message has our last position, and is another one.
     fn is_other_last(&self, state: StreamState) -> bool {
         state.last == self.last
@@ -283,7 +278,7 @@ impl Tracker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::position::{Kept, Position};
+    use crate::position::{Kept, Position, StreamPos};
 
     const LIFE: i128 = 1_000;
 
@@ -355,7 +350,6 @@ mod tests {
     fn a_jump_of_the_stream_is_a_loss() {
         let mut tracker = reader_at(10);
         assert_eq!(tracker.step(12, 11, 12), Step::DeliverAfterLoss);
-        assert_eq!(tracker.base_of_last().whole_from, StreamPos(12));
         assert_eq!(tracker.step(13, 12, 13), Step::Deliver);
     }
 

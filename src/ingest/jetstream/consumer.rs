@@ -66,7 +66,6 @@ pub(super) struct Opened {
     /// An item that was taken out of `messages` before its turn.
     pub(super) arrived: Option<Item>,
     pub(super) probes: Probes,
-    pub(super) plan: FilterPlan,
     context: Context,
     consumer: Consumer<Config>,
     successor: Option<Consumer<Config>>,
@@ -112,11 +111,7 @@ impl Request<'_> {
     ///
     /// # Errors
     /// Why there is none now.
-    pub(super) async fn open(
-        self,
-        context: &Context,
-        plan: FilterPlan,
-    ) -> Result<Opened, StreamError> {
+    pub(super) async fn open(self, context: &Context) -> Result<Opened, StreamError> {
         let config = self.config();
         let consumer = context
             .create_consumer_on_stream(config, self.stream)
@@ -136,7 +131,6 @@ impl Request<'_> {
             messages,
             arrived: None,
             probes: Probes::new(),
-            plan,
             context: context.clone(),
             consumer,
             successor: self.successor,
@@ -241,11 +235,6 @@ impl Opened {
     /// The name of the stream.
     pub(super) fn stream(&self) -> String {
         self.consumer.cached_info().stream_name.clone()
-    }
-
-    /// The epoch of the stream that is being read.
-    pub(super) fn epoch(&self) -> Epoch {
-        epoch(&self.consumer.cached_info().stream_name, self.state.created_nanos)
     }
 
     /// Whether everything that was in the stream at the contact has been read.

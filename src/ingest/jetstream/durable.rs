@@ -190,11 +190,7 @@ impl Durable {
         }
     }
 
-    async fn make(
-        &self,
-        context: &Context,
-        stream: &str,
-    ) -> Result<Consumer<Config>, StreamError> {
+    async fn make(&self, context: &Context, stream: &str) -> Result<Consumer<Config>, StreamError> {
         context.create_consumer_on_stream(self.config(), stream).await.map_err(|e| explain(&e))
     }
 

@@ -10,8 +10,8 @@
 //! [`consumer`] makes consumers, [`durable`] the one that the ordered one hands over to in durable
 //! mode, [`read`] reads them, [`probe`] asks meanwhile what the stream still holds, [`newest`] reads
 //! the newest message of each channel again after a loss, [`unreadable`] brings messages that the
-//! client library cannot parse, [`Tracker`] decides what a contact and a message mean and what is
-//! proved by it, and this file makes the contacts.
+//! client library cannot parse, [`Follower`] tells the shards what all of it means, and this file makes
+//! the contacts.
 //! The epoch is derived from the stream alone (name and creation time), so that it is the same
 //! on every instance. When a stream that was not made anew gives positions out a second time (the
 //! broker lost its tail) there is nothing to derive another epoch from: the same one is announced
@@ -31,21 +31,16 @@ use async_nats::jetstream::{self, Context};
 
 use self::consumer::Opened;
 use self::durable::Durable;
-use self::newest::NewestRead;
-use self::unreadable::Unreadable;
 pub use self::durable::DurableSettings;
+use self::newest::NewestRead;
 use super::connect::{Connector, End, Link, guard};
-use super::filter::FilterPlan;
+use super::follower::Follower;
 use super::nats::NatsSettings;
 use super::pace::Pace;
 use super::shutdown::Shutdown;
 use super::stream::{StreamError, StreamKeeper, StreamSettings};
-use super::stream_state::StreamState;
-use super::tracker::{Contact, Tracker, Why};
 use super::{IngestError, Publisher, ShardsGone};
 use crate::channel::Pattern;
-use crate::feed::SourceStatus;
-use crate::position::{Base, Epoch, Incoming};
 use crate::retry::Retry;
 
 /// Times that a stream is asked again when it says that it ends before our position: a second or
@@ -106,7 +101,7 @@ pub(super) async fn run(
     let pace = Pace::new(settings.nats.rate_max, Instant::now());
     let rate_max = pace.per_second().into_iter().chain(publisher.rate_max()).min();
     let mut reader = Reader {
-        publisher,
+        follower: Follower::new(publisher),
         pace,
         pull: consumer::pull_messages(rate_max),
         subjects: settings.stream.check()?,
@@ -114,18 +109,17 @@ pub(super) async fn run(
         durable,
         connector: Connector::new(settings.nats)?,
         keeper: StreamKeeper::new(settings.stream),
-        tracker: Tracker::default(),
         retry: Retry::default(),
         progress: Progress::default(),
         newest: NewestRead::default(),
     };
     while let Some(link) = reader.connector.connect(shutdown).await {
-        reader.publisher.report().connections.add(1);
+        reader.follower.publisher().report().connections.add(1);
         match reader.follow(&link, shutdown).await {
             Ok(End::Lost) => reader.connector.lost(&link),
             Ok(End::Shutdown) | Err(ShardsGone) => break,
         }
-        if reader.stale().await.is_err() {
+        if reader.follower.stale().await.is_err() {
             break;
         }
     }
@@ -165,20 +159,14 @@ impl From<StreamError> for Stop {
 /// How far the source as a whole has come.
 #[derive(Debug, Default)]
 struct Progress {
-    has_seen_stream: bool,
-    has_been_live: bool,
-    /// The shards were told a position after which nothing is missing.
-    has_claimed: bool,
     /// Times in a row that the stream's end lay before our position and was asked for again.
     stream_end_rechecks: u32,
     /// Consumers in a row that ended without one new message.
     fruitless_consumers: u32,
-    /// A life has begun, and what the stream retains of it is not read yet.
-    is_window_unread: bool,
 }
 
 struct Reader {
-    publisher: Publisher,
+    follower: Follower,
     pace: Pace,
     /// Messages asked for at once.
     pull: usize,
@@ -187,7 +175,6 @@ struct Reader {
     durable: Option<Durable>,
     connector: Connector,
     keeper: StreamKeeper,
-    tracker: Tracker,
     retry: Retry,
     progress: Progress,
     newest: NewestRead,
@@ -200,12 +187,12 @@ impl Reader {
         loop {
             let stop = match self.open(&context, link, shutdown).await {
                 Ok(mut opened) => {
-                    self.publisher.report().consumers.add(1);
-                    let before = self.tracker.last();
+                    self.follower.publisher().report().consumers.add(1);
+                    let before = self.follower.tracker().last();
                     let stop = self.read(&mut opened, link, shutdown).await;
                     // Events that came before the end must not wait for the next consumer.
-                    self.publisher.flush();
-                    let is_fruitless = self.tracker.last() == before;
+                    self.follower.publisher().flush();
+                    let is_fruitless = self.follower.tracker().last() == before;
                     self.progress.fruitless_consumers =
                         if is_fruitless { self.progress.fruitless_consumers + 1 } else { 0 };
                     stop
@@ -217,11 +204,11 @@ impl Reader {
                 Stop::Gone(gone) => return Err(gone),
                 Stop::Broken(cause) => cause,
                 Stop::Unusable(error) => {
-                    self.stale().await?;
+                    self.follower.stale().await?;
                     error.to_string()
                 }
                 Stop::Silent => {
-                    self.stale().await?;
+                    self.follower.stale().await?;
                     "no heartbeat from the consumer".to_owned()
                 }
             };
@@ -250,9 +237,8 @@ impl Reader {
     ) -> Result<Opened, Stop> {
         let info = guard(link, shutdown, self.keeper.ensure(context)).await??;
         let plan = consumer::plan(&self.subjects, &info.config);
-        let state = consumer::stream_state(&info);
-        self.publisher.kept(state.kept).await?;
-        if self.tracker.is_beyond(state)
+        let (stream, state) = (&info.config.name, consumer::stream_state(&info));
+        if self.follower.tracker().is_beyond(state)
             && self.progress.stream_end_rechecks < STREAM_END_RECHECKS_MAX
         {
             self.progress.stream_end_rechecks += 1;
@@ -261,13 +247,12 @@ impl Reader {
             ));
         }
         self.progress.stream_end_rechecks = 0;
-        let epoch = consumer::epoch(&info.config.name, state.created_nanos);
         if self.progress.fruitless_consumers >= unreadable::SUSPICION {
             self.progress.fruitless_consumers = 0;
-            if self.tracker.goes_on(state) {
-                let search = unreadable::search(context, &info.config.name, self.tracker.last());
+            if self.follower.tracker().goes_on(state) {
+                let search = unreadable::search(context, stream, self.follower.tracker().last());
                 for found in guard(link, shutdown, search).await?? {
-                    self.take_unreadable(found, epoch.clone(), &plan).await?;
+                    self.follower.take_unreadable(&found.stored()).await?;
                     self.durable.iter_mut().for_each(Durable::set_must_recreate);
                 }
             }
@@ -275,95 +260,27 @@ impl Reader {
         let successor = match &mut self.durable {
             None => None,
             Some(durable) => {
-                let prepared = durable.prepare(context, &info.config.name, state);
+                let prepared = durable.prepare(context, stream, state);
                 Some(guard(link, shutdown, prepared).await??)
             }
         };
-        let contact = self.tracker.contact(state);
-        self.announce(contact, epoch, state).await?;
-        if let Some(last) = self.tracker.unreadable_last() {
-            let stored_at = unreadable::stored_at(context, &info.config.name, last);
+        let epoch = consumer::epoch(stream, state.created_nanos);
+        self.follower.contact(epoch, state, plan).await?;
+        if let Some(last) = self.follower.tracker().unreadable_last() {
+            let stored_at = unreadable::stored_at(context, stream, last);
             if let Some(stored_nanos) = guard(link, shutdown, stored_at).await?? {
-                self.tracker.overlaps(stored_nanos);
+                self.follower.overlaps(stored_nanos);
             }
         }
         let request = consumer::Request {
             keeper: &self.keeper,
-            stream: &info.config.name,
+            stream,
             instance: &self.instance,
-            start: self.tracker.start(),
+            start: self.follower.tracker().start(),
             state,
             successor,
             pull: self.pull,
         };
-        Ok(guard(link, shutdown, request.open(context, plan)).await??)
-    }
-
-    /// Publishes a message that the client library cannot parse.
-    async fn take_unreadable(
-        &mut self,
-        found: Unreadable,
-        epoch: Epoch,
-        plan: &FilterPlan,
-    ) -> Result<(), ShardsGone> {
-        let Unreadable { seq, stored_nanos, subject, payload, reason } = found;
-        let step = self.tracker.step_unreadable(seq, stored_nanos);
-        self.tell_step(step, epoch).await?;
-        self.publisher.report().messages.add(1);
-        let Some(subject) = subject.filter(|subject| plan.accepts(subject)) else {
-            tracing::warn!(pos = seq, reason, "a message is left out");
-            return Ok(());
-        };
-        tracing::warn!(pos = seq, subject, reason, "a message was read without its headers");
-        let position = read::position(seq, stored_nanos);
-        self.publisher.publish(&Incoming { subject: &subject, payload: &payload, position }).await
-    }
-
-    async fn announce(
-        &mut self,
-        contact: Contact,
-        epoch: Epoch,
-        state: StreamState,
-    ) -> Result<(), ShardsGone> {
-        self.progress.has_seen_stream = true;
-        if !self.progress.has_been_live {
-            self.publisher.status(SourceStatus::Loading).await?;
-        }
-        let base = match contact {
-            Contact::Continues => return Ok(()),
-            Contact::Overtaken { messages } => {
-                tracing::error!(%epoch, messages, "messages aged away before they were read");
-                let base = state.base_after_loss();
-                self.progress.has_claimed = base.after.is_some();
-                return self.publisher.loss(base).await;
-            }
-            Contact::Fresh(Why::First) => {
-                tracing::info!(%epoch, "reading the stream");
-                state.base()
-            }
-            Contact::Fresh(Why::Recreated) => {
-                tracing::warn!(%epoch, "the stream was deleted and made again");
-                state.base()
-            }
-            Contact::Fresh(Why::Regressed) => {
-                tracing::error!(%epoch, "the broker has lost messages that were read before");
-                state.base_after_regression()
-            }
-        };
-        self.tell_epoch(epoch, base).await
-    }
-
-    async fn tell_epoch(&mut self, epoch: Epoch, base: Base) -> Result<(), ShardsGone> {
-        self.progress.has_claimed = base.after.is_some();
-        self.progress.is_window_unread = true;
-        self.publisher.epoch_with(epoch, base).await
-    }
-
-    /// Tells the shards that messages do not arrive; they know that before the stream was seen.
-    async fn stale(&mut self) -> Result<(), ShardsGone> {
-        if !self.progress.has_seen_stream {
-            return Ok(());
-        }
-        self.publisher.status(SourceStatus::Stale).await
+        Ok(guard(link, shutdown, request.open(context)).await??)
     }
 }

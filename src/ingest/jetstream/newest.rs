@@ -27,102 +27,59 @@ const EVERY_MIN: Duration = Duration::from_secs(5);
 /// The server removes a consumer that was left behind after this time.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(10);
 
-/// Some of them, or why they cannot be read now; an empty batch is the end.
-type Batch = Result<Vec<Message>, StreamError>;
+/// What a reading brings.
+#[derive(Debug)]
+pub(super) enum Batch {
+    /// Some of them.
+    Messages(Vec<Message>),
+    /// There are no more.
+    End,
+    /// The rest cannot be read now.
+    Failed(StreamError),
+}
 
-/// The state of the reading.
-#[derive(Default)]
+/// The reading, if there is one under way.
+#[derive(Debug, Default)]
 pub(super) struct NewestRead {
-    state: State,
+    batches: Option<mpsc::Receiver<Batch>>,
     /// When the next reading may begin.
     not_before: Option<Instant>,
 }
 
-#[derive(Default)]
-enum State {
-    /// The shards have the newest message of every channel, or there is no stream yet.
-    #[default]
-    Given,
-    /// They do not.
-    Wanted,
-    /// They are being read; the stream ended at this position when that began.
-    Reading(mpsc::Receiver<Batch>, u64),
-    /// They have been read; they are complete when the main consumer has come so far.
-    ReadTo(u64),
-}
-
 impl NewestRead {
-    /// The shards are to be given them, by the main consumer or by a reading.
-    pub(super) fn want(&mut self) {
-        self.state = State::Wanted;
-    }
-
-    /// Whether they are wanted.
-    pub(super) fn is_wanted(&self) -> bool {
-        matches!(self.state, State::Wanted)
-    }
-
-    /// The main consumer has brought them all.
-    pub(super) fn set_given(&mut self) {
-        self.state = State::Given;
-    }
-
-    /// Whether a reading may begin: it is wanted, and the last one was not just now.
-    pub(super) fn may_begin(&self) -> bool {
-        self.is_wanted() && self.not_before.is_none_or(|at| at <= Instant::now())
-    }
-
-    /// Begins to read the last message of every channel that the `subjects` match, of a stream that
-    /// ends at `last`.
-    pub(super) fn begin(
-        &mut self,
-        context: Context,
-        stream: String,
-        subjects: Vec<Pattern>,
-        last: u64,
-    ) {
+    /// Begins to read the last message of every channel that the `subjects` match.
+    pub(super) fn begin(&mut self, context: Context, stream: String, subjects: Vec<Pattern>) {
         self.not_before = Some(Instant::now() + EVERY_MIN);
         // The task ends with the receiver.
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(async move {
-            let end = read(&context, &stream, &subjects, &sender).await.map(|()| Vec::new());
+            let end = match read(&context, &stream, &subjects, &sender).await {
+                Ok(()) => Batch::End,
+                Err(error) => Batch::Failed(error),
+            };
             sender.send(end).await.unwrap_or_default();
         });
-        self.state = State::Reading(receiver, last);
+        self.batches = Some(receiver);
     }
 
-    /// The next messages, or when the next reading may begin (`None`). For ever if there is
-    /// nothing to wait for.
-    pub(super) async fn next(&mut self) -> Option<Batch> {
-        match &mut self.state {
-            State::Reading(batches, last) => {
-                let batch = batches.recv().await;
-                match &batch {
-                    Some(Ok(messages)) if messages.is_empty() => self.state = State::ReadTo(*last),
-                    Some(Ok(_)) => {}
-                    Some(Err(_)) | None => self.state = State::Wanted,
-                }
-                batch
+    /// What comes next of the reading that is under way. If there is none and one `is_wanted`, waits
+    /// until it may begin and returns `None`.
+    pub(super) async fn next(&mut self, is_wanted: bool) -> Option<Batch> {
+        let Some(batches) = &mut self.batches else {
+            if !is_wanted {
+                return std::future::pending().await;
             }
-            State::Wanted => match self.not_before {
-                Some(at) if at > Instant::now() => {
-                    tokio::time::sleep_until(at).await;
-                    None
-                }
-                _ => None,
-            },
-            State::Given | State::ReadTo(_) => std::future::pending().await,
+            if let Some(at) = self.not_before {
+                tokio::time::sleep_until(at).await;
+            }
+            return None;
+        };
+        let batch = batches.recv().await;
+        if !matches!(batch, Some(Batch::Messages(_))) {
+            self.batches = None;
         }
-    }
-
-    /// Whether everything was read and the main consumer, which is at `handled`, has brought the
-    /// rest; true once.
-    pub(super) fn is_complete_at(&mut self, handled: u64) -> bool {
-        let is_complete = matches!(self.state, State::ReadTo(last) if last <= handled);
-        if is_complete {
-            self.state = State::Given;
-        }
-        is_complete
+        // A task that ended without a word has failed.
+        Some(batch.unwrap_or(Batch::Failed(StreamError::NoAnswer)))
     }
 }
 
@@ -142,7 +99,7 @@ async fn read(
                 // What was removed meanwhile does not come any more.
                 break;
             }
-            if sender.send(Ok(batch)).await.is_err() {
+            if sender.send(Batch::Messages(batch)).await.is_err() {
                 break;
             }
         }

@@ -13,6 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use crate::ingest::follower::Stored;
 use crate::ingest::stream::{StreamError, call};
 
 /// Consumers in a row that end without progress before the next message is suspected.
@@ -36,13 +37,11 @@ struct Answer {
 /// A message that the library cannot parse.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unreadable {
-    pub(super) seq: u64,
-    pub(super) stored_nanos: i128,
-    /// `None` if it is not UTF-8: nobody can subscribe to it.
-    pub(super) subject: Option<String>,
-    pub(super) payload: Vec<u8>,
-    /// Why the library cannot parse it.
-    pub(super) reason: &'static str,
+    seq: u64,
+    stored_nanos: i128,
+    /// With U+FFFD in place of what is not UTF-8.
+    subject: String,
+    payload: Vec<u8>,
 }
 
 /// The unreadable messages that follow `after` without a readable one between.
@@ -103,14 +102,24 @@ impl Unreadable {
     /// `None` if the library can parse it.
     fn new(stored: RawMessage) -> Option<Self> {
         let reason = reason(&stored)?;
-        let is_utf8 = !stored.subject.contains(char::REPLACEMENT_CHARACTER);
+        tracing::warn!(pos = stored.sequence, reason, "a message is read without its headers");
         Some(Self {
             seq: stored.sequence,
             stored_nanos: stored.time.unix_timestamp_nanos(),
-            subject: is_utf8.then_some(stored.subject),
+            subject: stored.subject,
             payload: STANDARD.decode(stored.payload).ok()?,
-            reason,
         })
+    }
+
+    /// The message. A subject that is not UTF-8 is no channel: it has an empty one.
+    pub(super) fn stored(&self) -> Stored<'_> {
+        let is_utf8 = !self.subject.contains(char::REPLACEMENT_CHARACTER);
+        Stored {
+            sequence: self.seq,
+            stored_nanos: self.stored_nanos,
+            subject: if is_utf8 { &self.subject } else { "" },
+            payload: &self.payload,
+        }
     }
 }
 
@@ -159,9 +168,10 @@ mod tests {
             assert_eq!(found.is_none(), is_readable, "{subject} {headers:?}");
             if let Some(found) = found {
                 let is_utf8 = subject == "odin.a";
-                assert_eq!(found.subject, is_utf8.then(|| subject.to_owned()));
-                assert_eq!((found.seq, &found.payload[..]), (7, &b"{}"[..]));
-                assert_eq!(found.stored_nanos % 1_000_000_000, 6);
+                let stored = found.stored();
+                assert_eq!(stored.subject, if is_utf8 { subject } else { "" });
+                assert_eq!((stored.sequence, stored.payload), (7, &b"{}"[..]));
+                assert_eq!(stored.stored_nanos % 1_000_000_000, 6);
             }
         }
     }

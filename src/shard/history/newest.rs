@@ -221,7 +221,10 @@ mod tests {
         newest.confirm(&logged("t.A.x", 4));
         newest.confirm(&logged("t.B.x", 2));
         newest.set_given();
-        assert_eq!(known(&newest, &["t.B.x", "t.C.x", "t.*.x", "t.D.x"]), [true, false, false, true]);
+        assert_eq!(
+            known(&newest, &["t.B.x", "t.C.x", "t.*.x", "t.D.x"]),
+            [true, false, false, true]
+        );
         newest.confirm(&logged("t.C.x", 7));
         assert_eq!(known(&newest, &["t.C.x", "t.*.x"]), [true, true]);
         let found = |newest: &NewestEvents| {

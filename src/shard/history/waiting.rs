@@ -189,7 +189,8 @@ impl SubscribeCommand {
     fn memory_bytes(&self) -> usize {
         const NUMBERS: usize = 6 * size_of::<u64>();
         let texts = self.channels.iter().map(|channel| allocation_bytes(channel.capacity()));
-        let epoch = self.resume.as_ref().and_then(|point| point.epoch.as_ref()).map_or(0, String::capacity);
+        let epoch =
+            self.resume.as_ref().and_then(|point| point.epoch.as_ref()).map_or(0, String::capacity);
         texts.sum::<usize>()
             + allocation_bytes(self.channels.capacity() * size_of::<String>())
             + allocation_bytes(epoch)
