@@ -280,20 +280,22 @@ fn changes_that_cannot_be_published_do_not_spoil_the_others() {
             {"channel": "odin.token.BTC.trade", "data": {"n": 3}},
             {"channel": "odin.token.>", "data": 1},
             {"channel": "other.place", "data": 1},
-            {"channel": "odin.global.trending", "data": {"type": "top", "data": {"n": 4}}},
+            {"channel": "odin.token.ETH.trade", "data": {"type": "resync", "data": {"n": 5}}},
+            {"channel": "odin.global.trending", "data": {"type": "error", "data": {"n": 4}}},
         ],
     });
     backend.fail_once(Fault::Body(body.to_string()));
     next_of(&mut client, "resync");
-    let events: Vec<Value> = (0..4).map(|_| next_event(&mut client)).collect();
-    assert_eq!(numbers(&events), [1, 2, 3, 4]);
+    let events: Vec<Value> = (0..5).map(|_| next_event(&mut client)).collect();
+    assert_eq!(numbers(&events), [1, 2, 3, 5, 4]);
     let named: Vec<_> =
         events.iter().map(|event| format!("{} {}", event["channel"], event["type"])).collect();
     let expected = [
         r#""odin.token.ETH.update" "token_update""#,
         r#""odin.token.12.update" "token_update""#,
         r#""odin.token.BTC.trade" "token_trade""#,
-        r#""odin.global.trending" "top""#,
+        r#""odin.token.ETH.trade" "resync""#,
+        r#""odin.global.trending" "error""#,
     ];
     assert_eq!(named, expected);
     server.wait_for_log("the symbol of a token is empty");
