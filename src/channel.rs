@@ -2,11 +2,14 @@
 //!
 //! A channel is a NATS subject; a pattern is a NATS subject with wildcards, `*` for one token and
 //! `>` for one or more at the end (NATS documentation, "Subject-Based Messaging"). This module
-//! validates both at the edge, so that nothing inside has to check again, and names the event
-//! type a subject stands for. It knows no subscriber and no broker. Bound: the length limit that
-//! the caller passes.
+//! validates both at the edge, so that nothing inside has to check again, makes any name a token of
+//! a channel, and names the event type a subject stands for. It knows no subscriber and no broker.
+//! Bound: the length limit that the caller passes.
 
+use std::borrow::Cow;
 use std::fmt;
+
+use percent_encoding::percent_encode_byte;
 
 /// Why a text is neither a channel nor a pattern. The client's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,7 +58,7 @@ impl Pattern {
         if text.len() > length_max {
             return Err(ChannelError::TooLong { length: text.len(), limit: length_max });
         }
-        if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        if text.chars().any(is_refused) {
             return Err(ChannelError::BadCharacter);
         }
         let mut is_wildcard = false;
@@ -135,6 +138,39 @@ impl fmt::Debug for Pattern {
     }
 }
 
+/// `name` as one token of a channel: percent-encoded (RFC 3986, section 2.1) where a token cannot hold
+/// it as it stands, and at each `%`, so that it can be decoded and two names never become one token.
+/// `None` if it is empty. It is borrowed if nothing has to be encoded; else it has up to 3 bytes for
+/// each of the name's.
+pub(crate) fn token_of(name: &str) -> Option<Cow<'_, str>> {
+    if name.is_empty() {
+        return None;
+    }
+    if !name.contains(is_encoded) {
+        return Some(Cow::Borrowed(name));
+    }
+    let mut token = String::with_capacity(name.len() + 8);
+    for c in name.chars() {
+        if is_encoded(c) {
+            let mut bytes = [0; 4];
+            token.extend(c.encode_utf8(&mut bytes).bytes().map(percent_encode_byte));
+        } else {
+            token.push(c);
+        }
+    }
+    Some(Cow::Owned(token))
+}
+
+/// Whether no channel can have this character.
+fn is_refused(c: char) -> bool {
+    c.is_whitespace() || c.is_control()
+}
+
+/// Whether a character of a name is encoded in a token.
+fn is_encoded(c: char) -> bool {
+    is_refused(c) || matches!(c, '.' | '*' | '>' | '%')
+}
+
 /// The event type of a subject, for payloads that do not name their own.
 ///
 /// `…token.{SYMBOL}.{kind}` is `token_{kind}`, `…global.…` is `global_update`, the older
@@ -157,6 +193,8 @@ pub(crate) fn event_type_of(subject: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use percent_encoding::percent_decode_str;
+    use proptest::prelude::*;
 
     fn pattern(text: &str) -> Pattern {
         Pattern::parse(text, 256).unwrap()
@@ -249,6 +287,38 @@ mod tests {
         ];
         for (subject, expected) in cases {
             assert_eq!(event_type_of(subject), expected, "{subject}");
+        }
+    }
+
+    #[test]
+    fn names_become_tokens() {
+        let cases = [
+            ("BTC", "BTC"),
+            ("raé/$?", "raé/$?"),
+            ("USDC.e", "USDC%2Ee"),
+            ("USDC%2Ee", "USDC%252Ee"),
+            ("100%", "100%25"),
+            ("*", "%2A"),
+            ("a>", "a%3E"),
+            (" a\tb", "%20a%09b"),
+            ("a\u{0}\u{7f}\u{85}", "a%00%7F%C2%85"),
+            ("a\u{a0}\u{3000}é", "a%C2%A0%E3%80%80é"),
+        ];
+        for (name, token) in cases {
+            assert_eq!(token_of(name).unwrap(), token, "{name:?}");
+        }
+        assert_eq!(token_of(""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_name_is_a_token_and_comes_back(name in "[.*>% \u{85}\u{a0}\u{2028}é2EaZ\\PC\\pC]{1,40}") {
+            let token = token_of(&name).unwrap();
+            let channel = Pattern::parse(&token, usize::MAX).unwrap();
+            prop_assert!(!channel.is_wildcard());
+            prop_assert_eq!(token.split('.').count(), 1);
+            let decoded = percent_decode_str(&token).decode_utf8().unwrap();
+            prop_assert_eq!(decoded, name.as_str());
         }
     }
 }

@@ -295,6 +295,8 @@ fn what_is_no_command_gets_a_stable_error() {
         assert_eq!((&error["type"], &error["code"]), (&json!("error"), &json!(code)), "{text}");
         assert!(!error["message"].as_str().unwrap().is_empty());
     }
+    client.send_text("[1]");
+    assert_eq!(client.next_answer().get("id"), None);
     client.send_text(r#"{"type":"publish","id":"my-id"}"#);
     assert_eq!(client.next_answer()["id"], "my-id");
     client.assert_quiet();

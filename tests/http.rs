@@ -63,6 +63,18 @@ fn refusals_say_what_to_do() {
 }
 
 #[test]
+fn a_request_of_too_many_fields_is_told_how_many_it_may_have() {
+    let server = server();
+    let fields = "A: b\r\n".repeat(125 - UPGRADE.matches(": ").count());
+    let request = UPGRADE.replace("\r\n\r\n", &format!("\r\n{fields}\r\n"));
+    let response = server.exchange(request.as_bytes());
+    let body = "{\"error\":\"malformed_request\",\
+        \"message\":\"the request has more than 124 header fields\"}";
+    assert!(response.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{response}");
+    assert!(response.ends_with(body), "{response}");
+}
+
+#[test]
 fn health_checks_of_http_1_0_are_answered() {
     let server = server();
     server.wait_ready(200);

@@ -275,30 +275,81 @@ fn changes_that_cannot_be_published_do_not_spoil_the_others() {
     let body = json!({
         "cursor": backend.cursor(),
         "reset": true,
-        "tokens": [{"ticker": "a.b"}, 7, {"symbol": "ETH", "n": 1}, {"ticker": "*"}, {"id": 12, "n": 2}],
+        "tokens": [{"ticker": ""}, 7, {"symbol": "ETH", "n": 1}, {"name": "x"}, {"id": 12, "n": 2}],
         "events": [
             {"channel": "odin.token.BTC.trade", "data": {"n": 3}},
             {"channel": "odin.token.>", "data": 1},
             {"channel": "other.place", "data": 1},
-            {"channel": "odin.global.trending", "data": {"type": "top", "data": {"n": 4}}},
+            {"channel": "odin.token.ETH.trade", "data": {"type": "resync", "data": {"n": 5}}},
+            {"channel": "odin.global.trending", "data": {"type": "error", "data": {"n": 4}}},
         ],
     });
     backend.fail_once(Fault::Body(body.to_string()));
     next_of(&mut client, "resync");
-    let events: Vec<Value> = (0..4).map(|_| next_event(&mut client)).collect();
-    assert_eq!(numbers(&events), [1, 2, 3, 4]);
+    let events: Vec<Value> = (0..5).map(|_| next_event(&mut client)).collect();
+    assert_eq!(numbers(&events), [1, 2, 3, 5, 4]);
     let named: Vec<_> =
         events.iter().map(|event| format!("{} {}", event["channel"], event["type"])).collect();
     let expected = [
         r#""odin.token.ETH.update" "token_update""#,
         r#""odin.token.12.update" "token_update""#,
         r#""odin.token.BTC.trade" "token_trade""#,
-        r#""odin.global.trending" "top""#,
+        r#""odin.token.ETH.trade" "resync""#,
+        r#""odin.global.trending" "error""#,
     ];
     assert_eq!(named, expected);
-    server.wait_for_log("the symbol \\\"a.b\\\" cannot be one token of a channel name");
+    server.wait_for_log("the symbol of a token is empty");
     server.wait_for_log("\"unusable_total\":4");
     client.assert_quiet();
+}
+
+#[test]
+fn a_ticker_that_no_channel_can_hold_is_percent_encoded() {
+    let backend = Backend::start();
+    let (server, mut client) = live(&backend, &[]);
+    let tickers = [
+        ("USDC.e", "USDC%2Ee"),
+        ("USDC%2Ee", "USDC%252Ee"),
+        ("*", "%2A"),
+        (">", "%3E"),
+        ("A B", "A%20B"),
+        ("A\u{a0}B", "A%C2%A0B"),
+        ("A\u{7}", "A%07"),
+        ("A\u{85}", "A%C2%85"),
+        ("é/$?", "é/$?"),
+    ];
+    let channel_of = |token: &str| format!("odin.token.{token}.update");
+    let mut exact = Client::connect(&server);
+    let channels = tickers.map(|(_, token)| channel_of(token));
+    exact.subscribe(&channels.each_ref().map(String::as_str));
+    for (number, (ticker, _)) in (0..).zip(tickers) {
+        backend.publish(token(ticker, number));
+    }
+    for client in [&mut client, &mut exact] {
+        for (ticker, token) in tickers {
+            let event = next_event(client);
+            assert_eq!(
+                (&event["channel"], &event["data"]["ticker"]),
+                (&json!(channel_of(token)), &json!(ticker))
+            );
+            assert_eq!(event["type"], "token_update");
+        }
+    }
+}
+
+#[test]
+fn a_channel_over_the_limit_is_left_out_and_counted() {
+    let backend = Backend::start();
+    let (mut server, mut client) = live(&backend, &[]);
+    // 256 bytes with what stands around it: the last one that fits, and two of one more.
+    let fits = "x".repeat(238);
+    backend.publish(token(&fits, 1));
+    backend.publish(token(&format!("{fits}x"), 2));
+    backend.publish(token(&format!("{}.", "x".repeat(236)), 3));
+    backend.publish(token("BTC", 4));
+    let events: Vec<Value> = (0..2).map(|_| next_event(&mut client)).collect();
+    assert_eq!(numbers(&events), [1, 4]);
+    server.wait_for_log("not a valid channel: message left out");
 }
 
 #[test]

@@ -40,7 +40,7 @@ pub(super) const SECTION: Section = Section {
     settings: &[&HANDSHAKE_TIMEOUT, &HEARTBEAT, &IDLE_TIMEOUT],
 };
 
-/// What a ping and its pong need at least: two ticks of the timer wheel and a slow network.
+/// What a ping and its pong need at least: a tick of the timer wheel and a slow network.
 const PONG_TIME_MS: u64 = 3_000;
 
 /// How long a client may be silent, in milliseconds.

@@ -48,9 +48,6 @@ const DOZE_IN_DRAIN: Duration = Duration::from_millis(1);
 /// How long accepting waits when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often deadlines are looked at: the resolution of the shard's timer wheel.
-const TICK: Duration = Duration::from_secs(1);
-
 /// How often a shard that drains looks who is to leave.
 const DRAIN_STEP: Duration = Duration::from_millis(DRAIN_STEP_MS);
 
@@ -143,7 +140,7 @@ async fn drain(worker: Rc<Worker>, window: Duration) {
 /// Holds deadlines and budgets against the clock.
 async fn tick(worker: Rc<Worker>) {
     loop {
-        glommio::timer::sleep(TICK).await;
+        glommio::timer::sleep(worker.until_tick()).await;
         worker.tick();
         worker.hand_over();
     }

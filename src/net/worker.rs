@@ -14,7 +14,7 @@ use super::doorbell::Sleep;
 use super::sockets::{Event, Sockets};
 use crate::clock::Clock;
 use crate::feed::{FEED_CAPACITY, Feed};
-use crate::shard::{ConnId, Now, Shard};
+use crate::shard::{ConnId, Now, Shard, until_tick_ms};
 
 /// Connections that are sent to before the feed and the sockets are looked at: about 0.5 ms.
 const SENDS_PER_STEP: usize = 64;
@@ -219,6 +219,11 @@ impl Worker {
 
     fn write(&self, id: ConnId, now: Now) {
         self.shard.borrow_mut().writable(id, now, &mut *self.sockets.borrow_mut());
+    }
+
+    /// How long it is until [`Self::tick`] is to be called.
+    pub(super) fn until_tick(&self) -> Duration {
+        Duration::from_millis(until_tick_ms(self.now().monotonic_ms()))
     }
 
     /// Holds deadlines and budgets against the clock: every second.

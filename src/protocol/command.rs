@@ -127,17 +127,20 @@ struct OnlyId {
 /// Reads a command; the id is returned beside the result, so that an error can carry it too.
 pub(crate) fn parse(text: &str) -> (Option<CommandId>, Result<Command, CommandError>) {
     let envelope = match serde_json::from_str::<Envelope<'_>>(text) {
-        Ok(_) if !is_object(text) => {
+        Err(error) if !error.is_data() => {
+            return (None, Err(CommandError::Json(error.to_string())));
+        }
+        // Before anything is taken from it: the first item of a list would be read as its id.
+        _ if !is_object(text) => {
             return (None, Err(CommandError::Invalid("the message is not a JSON object".into())));
         }
         Ok(envelope) => envelope,
-        Err(error) if error.is_data() => {
+        Err(error) => {
             // What is wrong is another member, or the id itself.
             let id = serde_json::from_str(text).ok().and_then(|OnlyId { id }| id);
             let id = id.filter(|id| id.check().is_ok());
             return (id, Err(CommandError::Invalid(error.to_string())));
         }
-        Err(error) => return (None, Err(CommandError::Json(error.to_string()))),
     };
     if let Some(Err(error)) = envelope.id.as_ref().map(CommandId::check) {
         return (None, Err(error));
@@ -275,6 +278,33 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_object_has_no_id_and_is_told_so() {
+        let cases = [
+            "[1]",
+            " [1]",
+            "[\"7\"]",
+            "[1,2]",
+            "[null,1]",
+            "[[1]]",
+            "[[1],1]",
+            "[{\"id\":1}]",
+            "[\"subscribe\",1]",
+            "[\"subscribe\",1,\"a\"]",
+            "1",
+            "-1",
+            "1.5",
+            "true",
+            "null",
+            "\"id\"",
+            "\"{\\\"id\\\":1}\"",
+        ];
+        let error = CommandError::Invalid("the message is not a JSON object".into());
+        for text in cases {
+            assert_eq!(parse(text), (None, Err(error.clone())), "{text}");
+        }
+    }
+
+    #[test]
     fn errors_are_told_apart() {
         let json = ["", "{", "hello", "{\"type\":}", "{} {}"];
         for text in json {
@@ -323,6 +353,11 @@ mod tests {
         #[test]
         fn garbage_never_panics(text in "\\PC{0,200}") {
             drop(parse(&text));
+        }
+
+        #[test]
+        fn a_list_never_has_an_id(items in "[]\\[{}\":,a1 ]{0,20}") {
+            assert_eq!(parse(&format!("[{items}]")).0, None);
         }
     }
 }

@@ -30,8 +30,7 @@ struct TypedPayload<'a> {
 /// Encodes `"type":…,"channel":…,"ts":…,"pos":…,"prev":…,"data":…}`.
 pub fn encode_tail(incoming: &Incoming<'_>, prev: StreamPos) -> Vec<u8> {
     let mut out = Vec::with_capacity(incoming.payload.len() + incoming.subject.len() + 160);
-    let typed: Option<TypedPayload<'_>> =
-        serde_json::from_slice(incoming.payload).ok().filter(is_usable);
+    let typed = typed_payload(incoming.payload);
     match &typed {
         Some(typed) => push_head(&mut out, &typed.kind, incoming, prev),
         None => push_head(&mut out, &event_type_of(incoming.subject), incoming, prev),
@@ -51,8 +50,14 @@ pub fn encode_tail(incoming: &Incoming<'_>, prev: StreamPos) -> Vec<u8> {
     out
 }
 
-fn is_usable(typed: &TypedPayload<'_>) -> bool {
-    !typed.kind.is_empty() && typed.kind.len() <= TYPE_BYTES_MAX
+fn typed_payload(payload: &[u8]) -> Option<TypedPayload<'_>> {
+    // Structs are read from lists, too: a list of a text and something else is no typed payload.
+    if payload.trim_ascii_start().first() != Some(&b'{') {
+        return None;
+    }
+    serde_json::from_slice(payload).ok().filter(|typed: &TypedPayload<'_>| {
+        !typed.kind.is_empty() && typed.kind.len() <= TYPE_BYTES_MAX
+    })
 }
 
 fn push_head(out: &mut Vec<u8>, kind: &str, incoming: &Incoming<'_>, prev: StreamPos) {
@@ -106,6 +111,15 @@ mod tests {
         let value = envelope("odin.token.BTC.trade", br#"{"type":"buy","data":1,"at":2}"#);
         assert_eq!(value["type"], "token_trade");
         assert_eq!(value["data"], json!({"type": "buy", "data": 1, "at": 2}));
+    }
+
+    #[test]
+    fn a_list_is_data() {
+        for list in ["[\"buy\",1]", " [\"resync\",{}]", "[\"buy\"]", "[]", "[[\"buy\",1]]"] {
+            let value = envelope("odin.token.BTC.trade", list.as_bytes());
+            let data: Value = serde_json::from_str(list).unwrap();
+            assert_eq!((&value["type"], &value["data"]), (&json!("token_trade"), &data), "{list}");
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::fmt::Write as _;
 pub enum Refusal {
     /// Not HTTP/1.1, or a malformed header.
     Malformed,
+    /// More than the 124 header fields that are read.
+    TooManyFields,
     /// No `Sec-WebSocket-Key`.
     MissingKey,
     /// A `Sec-WebSocket-Key` that is not 16 bytes in base64.
@@ -31,6 +33,11 @@ impl Refusal {
             Self::Malformed => {
                 ("400 Bad Request", "malformed_request", "this is not an HTTP/1.1 request")
             }
+            Self::TooManyFields => (
+                "400 Bad Request",
+                "malformed_request",
+                "the request has more than 124 header fields",
+            ),
             Self::MissingKey => ("400 Bad Request", "invalid_key", "Sec-WebSocket-Key is missing"),
             Self::BadKey => {
                 ("400 Bad Request", "invalid_key", "Sec-WebSocket-Key must be 16 bytes in base64")

@@ -78,10 +78,12 @@ impl Connection {
         } else if silent_ms >= idle_ms {
             Due::Close(CloseReason::Idle)
         } else if silent_ms >= heartbeat_ms {
-            let next_ms = idle_deadline_ms.min(now_ms + heartbeat_ms);
+            // Counted from the client's last byte: counted from now, each would add its lateness.
+            let next_silent_ms = (silent_ms / heartbeat_ms + 1) * heartbeat_ms;
+            let next_ms = idle_deadline_ms.min(self.last_received_ms + next_silent_ms);
             // An answer is needed only before the idle timeout. Until then a pong keeps middleboxes
             // from cutting the connection at a third of a ping's cost (RFC 6455, section 5.5.3).
-            let is_last = silent_ms + heartbeat_ms + PONG_GRACE_MS > idle_ms;
+            let is_last = next_silent_ms + PONG_GRACE_MS > idle_ms;
             if is_last { Due::Ping { next_ms } } else { Due::SignOfLife { next_ms } }
         } else {
             let ping_ms = self.last_received_ms + heartbeat_ms;

@@ -72,6 +72,7 @@ pub(crate) use memory::ShardMemory;
 pub use settings::{Mode, ShardSettings};
 pub(crate) use stats::Stats;
 pub use subscriptions::SubscriptionIndex;
+pub(crate) use timers::until_tick_ms;
 
 use std::io;
 

@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::channel::token_of;
+
 /// The longest cursor, in bytes.
 pub(super) const CURSOR_BYTES_MAX: usize = 1_024;
 
@@ -65,8 +67,8 @@ pub(super) enum AnswerError {
 pub(super) enum Unusable {
     #[error("a token is not an object with a \"ticker\", \"symbol\" or \"id\"")]
     Token,
-    #[error("the symbol {0:?} cannot be one token of a channel name")]
-    Symbol(String),
+    #[error("the symbol of a token is empty, so it has no channel")]
+    EmptySymbol,
     #[error("an event is not an object of \"channel\" and \"data\"")]
     Event,
     #[error("the channel {0:?} is not among NATS_SUBJECTS, so nobody could subscribe to it")]
@@ -160,10 +162,8 @@ impl<'a> Answer<'a> {
 fn change_of_token(raw: &RawValue) -> Result<Change<'_>, Unusable> {
     let names: Names<'_> = object(raw).ok_or(Unusable::Token)?;
     let name = names.ticker.or(names.symbol).or(names.id).and_then(text_of);
-    let symbol = name.ok_or(Unusable::Token)?;
-    if !is_subject_token(&symbol) {
-        return Err(Unusable::Symbol(shown(&symbol)));
-    }
+    let name = name.ok_or(Unusable::Token)?;
+    let symbol = token_of(&name).ok_or(Unusable::EmptySymbol)?;
     let channel = format!("odin.token.{symbol}.update").into();
     Ok(Change { channel, payload: bounded(raw)? })
 }
@@ -192,12 +192,6 @@ fn text_of(raw: &RawValue) -> Option<Cow<'_, str>> {
         b'-' | b'0'..=b'9' => Some(Cow::Borrowed(text)),
         _ => None,
     }
-}
-
-fn is_subject_token(text: &str) -> bool {
-    let is_allowed =
-        |c: char| !(c.is_whitespace() || c.is_control() || matches!(c, '.' | '*' | '>'));
-    !text.is_empty() && text.chars().all(is_allowed)
 }
 
 fn shown(text: &str) -> String {
@@ -279,19 +273,19 @@ mod tests {
                 Err(unusable) => unusable.to_string(),
             })
             .collect();
-        let symbol = |text: &str| Unusable::Symbol(text.to_owned()).to_string();
+        let empty = Unusable::EmptySymbol.to_string();
         let (token, event) = (Unusable::Token.to_string(), Unusable::Event.to_string());
         let expected = [
             r#"odin.token.BTC.update {"ticker":"BTC","symbol":"x","id":"y", "price": 1.50}"#,
             r#"odin.token.ETH.update {"ticker":null,"symbol":"ETH"}"#,
             r#"odin.token.77.update {"id":77}"#,
             r#"odin.token.raé.update {"id":"ra\u00e9"}"#,
-            &symbol("A.B"),
-            &symbol("*"),
-            &symbol("A>"),
-            &symbol("A B"),
-            &symbol(""),
-            &symbol("A\0"),
+            r#"odin.token.A%2EB.update {"ticker":"A.B"}"#,
+            r#"odin.token.%2A.update {"ticker":"*"}"#,
+            r#"odin.token.A%3E.update {"ticker":"A>"}"#,
+            r#"odin.token.A%20B.update {"ticker":"A B"}"#,
+            &empty,
+            r#"odin.token.A%00.update {"ticker":"A\u0000"}"#,
             &token,
             &token,
             &token,

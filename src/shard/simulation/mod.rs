@@ -8,6 +8,7 @@
 //! cases   single behaviours, one test each
 //! drain   those of clients that leave
 //! resume  those of clients that come back
+//! silence those of clients that say nothing
 //! ```
 
 mod bounds;
@@ -16,6 +17,7 @@ mod client;
 mod drain;
 mod drive;
 mod resume;
+mod silence;
 mod world;
 
 use core::net::{IpAddr, Ipv4Addr, SocketAddr};
