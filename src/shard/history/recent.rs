@@ -112,18 +112,17 @@ impl RecentLog {
             let is_same = position.ts_ms == base.ts_ms;
             return if is_same { Place::Before(self.forgotten + 1) } else { Place::Other };
         }
-        if position.pos < self.whole_from {
-            return Place::NotProvable;
-        }
         if position.pos > self.newest.pos {
-            return Place::Ahead;
+            let is_ahead = position.pos >= self.whole_from;
+            return if is_ahead { Place::Ahead } else { Place::NotProvable };
         }
+        let is_whole = position.pos >= self.whole_from;
         match self.entries.binary_search_by_key(&position.pos.0, |entry| entry.event.pos()) {
-            Ok(index) if self.entries[index].event.event().position() == position => {
-                Place::Before(self.forgotten + index as u64 + 2)
-            }
+            Ok(index) if self.entries[index].event.event().position() != position => Place::Other,
+            _ if !is_whole => Place::NotProvable,
+            Ok(index) => Place::Before(self.forgotten + index as u64 + 2),
             Err(0) if self.base.is_none_or(|base| position.pos < base.pos) => Place::TooOld,
-            Ok(_) | Err(_) => Place::Other,
+            Err(_) => Place::Other,
         }
     }
 
