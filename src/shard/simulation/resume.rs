@@ -378,7 +378,7 @@ fn a_heartbeat_tells_the_newest_position_once_everything_up_to_it_was_sent() {
 }
 
 #[test]
-fn a_client_that_was_refused_events_is_told_no_position() {
+fn a_client_that_reads_too_slowly_for_its_queue_is_told_no_position() {
     let client = ClientLimits { queue_messages: 32, ..limits().client };
     let mut world = world_with(Limits { client, ..limits() }, 3);
     let id = world.clients[0].id;
@@ -392,7 +392,7 @@ fn a_client_that_was_refused_events_is_told_no_position() {
     let messages = world.take_messages();
     let heartbeat = messages.iter().find(|it| it["type"] == "heartbeat").unwrap();
     assert_eq!(heartbeat["position"], Value::Null, "{heartbeat}");
-    assert_eq!(reached(&mut world)["pos"], 36, "the last one was sent after all");
+    assert_eq!(reached(&mut world)["pos"], 36, "everything was sent");
 }
 
 /// How a client that reads slowly gets more events while the queue is full, or was: `more` are
