@@ -68,7 +68,7 @@ fn slow(count: usize) {
     let sockets: Vec<TcpStream> = (0..count).map(|_| server.connect(&all, Some(4_096))).collect();
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut newest = String::new();
-    while server.metric("ws_messages_dropped_total", "") == 0.0 && Instant::now() < deadline {
+    while server.metric("ws_messages_postponed_total", "") == 0.0 && Instant::now() < deadline {
         let kernel = server.metric("ws_shard_memory_bytes", "class=\"kernel_send\"") / count as f64;
         let average = server.metric("ws_connection_memory_bytes_average", "") - kernel;
         let rss = server.rss_bytes().saturating_sub(before) as f64 / count as f64;

@@ -4,11 +4,13 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::net::TcpStream;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
-use support::{Client, Nats, Server};
+use support::{Client, GUARD, Nats, Server};
 use tungstenite::{Error, Message};
 
 /// A connection whose kernel takes little before the client reads it.
@@ -100,12 +102,39 @@ fn seqs(events: &[Value]) -> Vec<u64> {
     events.iter().map(|event| event["seq"].as_u64().unwrap()).collect()
 }
 
+/// The newest position among these events.
+fn newest_pos(events: &[Value]) -> &Value {
+    let newest = events.iter().max_by_key(|event| event["pos"].as_u64());
+    &newest.unwrap()["pos"]
+}
+
+fn numbers(events: &[Value]) -> Vec<u64> {
+    events.iter().map(|event| event["data"]["n"].as_u64().unwrap()).collect()
+}
+
 #[test]
-fn a_client_that_falls_behind_sees_the_hole_and_replays_it() {
-    // The second does not fit beside the first, and those after it do.
-    let (mut client, _servers) = behind(&[600_000, 400_000, 100, 100]);
-    let seqs = seqs(&client.next_events(3));
-    assert_eq!(seqs, [1, 3, 4], "2 was refused");
+fn a_client_that_is_cut_after_its_queue_was_full_resumes_and_misses_nothing() {
+    // The second does not fit beside the first, and the third would.
+    let (mut client, (nats, server)) = behind(&[600_000, 400_000, 100]);
+    let mut seen = client.next_events(2);
+    drop(client);
+    let newest = newest_pos(&seen).clone();
+    let mut client = Client::connect(&server);
+    let event = seen.iter().find(|event| event["pos"] == newest).unwrap();
+    let resume = json!({"epoch": client.welcome["epoch"], "pos": newest, "ts": event["ts"]});
+    let subscribe = json!({"type": "subscribe", "channels": ["odin.token.>"], "resume": resume});
+    assert_eq!(client.command(&subscribe)["recovered"], true);
+    nats.publish("odin.token.BTC.trade", r#"{"n":3}"#);
+    while numbers(&seen).last() != Some(&3) {
+        seen.extend(client.next_events(1));
+    }
+    assert_eq!(numbers(&seen), [0, 1, 2, 3]);
+}
+
+#[test]
+fn what_found_the_queue_full_comes_in_its_place_and_can_be_replayed() {
+    let (mut client, _servers) = behind(&[600_000, 400_000, 100]);
+    assert_eq!(seqs(&client.next_events(3)), [1, 2, 3]);
     let answer = client.command(&json!({"type": "replay", "from_seq": 2, "to_seq": 2}));
     assert_eq!((&answer["type"], &answer["count"]), (&json!("replay"), &json!(1)));
     let event = client.next_event();
@@ -114,10 +143,23 @@ fn a_client_that_falls_behind_sees_the_hole_and_replays_it() {
 }
 
 #[test]
-fn what_was_refused_last_comes_when_the_client_has_read_what_waits() {
-    // The second and the third do not fit beside the first, and nothing follows.
-    let (mut client, _servers) = behind(&[600_000, 400_000, 400_000]);
-    let seqs = seqs(&client.next_events(3));
-    assert_eq!(seqs, [1, 2, 3]);
-    client.assert_quiet();
+fn the_third_in_a_row_that_finds_the_queue_full_closes_the_client() {
+    let (mut client, (_nats, mut server)) = behind(&[600_000, 400_000, 100, 100]);
+    let (events, frame) = client.read_to_close();
+    let frame = frame.unwrap();
+    assert_eq!((u16::from(frame.code), frame.reason.as_str()), (1008, "client reads too slowly"));
+    let sent = events.len() as u64;
+    assert_eq!(seqs(&events), (1..=sent).collect::<Vec<_>>());
+    let total =
+        |name: &str, metrics: &BTreeMap<String, f64>| metrics[&format!("{name}{{shard=\"0\"}}")];
+    let deadline = Instant::now() + GUARD;
+    let metrics = loop {
+        let metrics = server.metrics();
+        if total("ws_slow_client_disconnects_total", &metrics) > 0.0 {
+            break metrics;
+        }
+        assert!(Instant::now() < deadline, "the shard reports every second");
+    };
+    assert_eq!(total("ws_messages_postponed_total", &metrics), 3.0);
+    assert_eq!(total("ws_messages_dropped_total", &metrics), (4 - sent) as f64);
 }

@@ -18,13 +18,16 @@ use crate::shard::{ShardReport, Stats};
 /// A counter of a shard: its name, help and where it is in the report.
 type Counter = (&'static str, &'static str, fn(&Stats) -> u64);
 
-const COUNTERS: [Counter; 13] = [
+const COUNTERS: [Counter; 14] = [
     ("ws_connections_accepted_total", "Sockets accepted", |stats| stats.accepted),
     ("ws_connections_upgraded_total", "Connections upgraded", |stats| stats.upgraded),
     ("ws_connections_refused_total", "Requests refused before the upgrade", |stats| stats.refused),
     ("ws_events_total", "Events taken from the source", |stats| stats.events),
     ("ws_deliveries_total", "Events given to connections", |stats| stats.deliveries),
-    ("ws_messages_dropped_total", "Events that found a full queue", |stats| stats.dropped),
+    ("ws_messages_postponed_total", "Events that found a full queue", |stats| stats.postponed),
+    ("ws_messages_dropped_total", "Events that closed clients were not sent", |stats| {
+        stats.dropped
+    }),
     ("ws_resumed_messages_total", "Missed events that resumes brought", |stats| {
         stats.resumed_messages
     }),

@@ -194,7 +194,7 @@ impl Shard {
         let used = budget_used(connection, &self.index, &self.waiting);
         let is_over = used + kernel_bytes > budget_bytes;
         if is_over {
-            connection.delivery.abandon();
+            self.stats.dropped += connection.delivery.abandon() as u64;
             self.stats.budget_closed += 1;
             self.close(id, CloseReason::OverBudget, now);
         }

@@ -22,8 +22,8 @@ pub(super) const SCAN_STEPS_MAX: usize = NEWEST_CHANNELS_MAX;
 /// Steps that count as one more command of the client's rate.
 pub(super) const SCAN_STEPS_PER_COMMAND: usize = 4_096;
 
-/// Messages that found a full queue, in a row, after which the client is closed.
-pub(super) const DROPS_IN_ROW_MAX: u8 = 3;
+/// Events that may wait beyond a full queue; the next one closes the client.
+pub(super) const POSTPONED_MAX: usize = 2;
 
 /// Deliveries that are queued before some of them are sent: about 1 ms of work.
 pub(super) const DELIVERIES_PER_TURN: usize = 8_192;

@@ -15,7 +15,10 @@ pub struct Stats {
     pub events: u64,
     /// Events given to connections: sent, waiting or dropped.
     pub deliveries: u64,
-    /// Events that found a full queue.
+    /// Events that found a full queue: each waited beyond it, or was one too many.
+    pub postponed: u64,
+    /// Events that waited for a client when it was closed because it was too slow or over its
+    /// budget, and were not sent.
     pub dropped: u64,
     /// Clients closed because they read too slowly.
     pub slow_closed: u64,

@@ -207,7 +207,7 @@ impl Shard {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     let overflow = delivery.blocked(limits);
-                    self.stats.dropped += overflow.dropped as u64;
+                    self.stats.postponed += overflow.postponed as u64;
                     wire.blocked(id);
                     if overflow.is_too_slow {
                         self.close_slow(id, now);
@@ -278,8 +278,8 @@ impl Shard {
                 let id = connection.id;
                 self.settle(id);
             }
-            Offered::Dropped => {
-                self.stats.dropped += 1;
+            Offered::Postponed => {
+                self.stats.postponed += 1;
                 let id = connection.id;
                 self.settle(id);
             }
@@ -288,7 +288,7 @@ impl Shard {
                 self.close_slow(id, now);
             }
             Offered::TooSlow => {
-                self.stats.dropped += 1;
+                self.stats.postponed += 1;
                 let id = connection.id;
                 self.close_slow(id, now);
             }
@@ -299,7 +299,7 @@ impl Shard {
     fn close_slow(&mut self, id: ConnId, now: Now) {
         let connection = self.connections.find(id);
         if let Some(connection) = connection.filter(|connection| connection.is_open()) {
-            connection.delivery.abandon();
+            self.stats.dropped += connection.delivery.abandon() as u64;
             self.stats.slow_closed += 1;
             self.close(id, CloseReason::SlowClient, now);
             self.settle(id);

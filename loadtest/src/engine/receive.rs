@@ -141,16 +141,14 @@ impl Sink {
 
     fn on_event(&mut self, seq: u64, event: &Event, checker: &mut Checker, pace: Pace) {
         self.counts.deliveries += 1;
-        if pace != Pace::Full {
-            // A client that reads slowly causes its own gaps and delays.
-            self.counts.slow_deliveries += 1;
-            return;
-        }
         let verdict = checker.check(seq, event);
         self.counts.gaps += verdict.gaps;
         self.counts.duplicates += u64::from(verdict.is_duplicate);
         self.counts.disordered += u64::from(verdict.is_disordered);
-        if let Some(sent_us) = event.sent_us {
+        if pace != Pace::Full {
+            // A client that reads slowly causes its own delays, but no gaps: it is closed first.
+            self.counts.slow_deliveries += 1;
+        } else if let Some(sent_us) = event.sent_us {
             record(&mut self.interval_us, self.now_us.saturating_sub(sent_us));
         }
     }

@@ -1,4 +1,4 @@
-//! The way out of one connection: what is sent next, what waits, what is dropped.
+//! The way out of one connection: what is sent next, and what waits.
 //!
 //! ```text
 //! outbox   frames that wait: answers, and events of a socket that is full
@@ -10,7 +10,11 @@
 //! [`Delivery`] owns all of it. It knows no shard, no socket and no name of its connection: events
 //! and answers go in, [`Delivery::fill`] says what to send, and the caller tells what became of it.
 //! Bounds: those of its parts; until the socket has its turn, as many events as the replay ring
-//! holds wait.
+//! holds wait, and so many may be left when a connection ends.
+//!
+//! Events go out by `seq`, none before those below it: a client takes the newest event that it has
+//! for its position, and resumes behind it. So nothing that has a `seq` is left out until the
+//! connection is closed.
 
 mod backlog;
 mod frames;
@@ -22,11 +26,11 @@ use std::rc::Rc;
 
 use self::backlog::Backlog;
 use self::frames::{Frame, SEND_BYTES_MAX};
-use self::outbox::{Outbox, Trimmed};
+use self::outbox::Outbox;
 use self::replay::ReplayRing;
 use super::history::LoggedEvent;
 use super::limits::{
-    ANSWER_BYTES_PAUSE, BACKLOG_LIVE_MAX, ClientLimits, DROPS_IN_ROW_MAX, FRAMES_PER_SEND,
+    ANSWER_BYTES_PAUSE, BACKLOG_LIVE_MAX, ClientLimits, FRAMES_PER_SEND, POSTPONED_MAX,
     QUEUED_EVENT_BYTES,
 };
 use crate::clock::Now;
@@ -51,17 +55,17 @@ pub(super) enum Offered {
     Urgent,
     /// The socket is full: it waits in the queue.
     Queued,
-    /// The queue is full, too.
-    Dropped,
-    /// The queue has refused too many: the connection is to be closed.
+    /// The queue is full, too: it waits behind it.
+    Postponed,
+    /// Too many do: the connection is to be closed.
     TooSlow,
 }
 
 /// What a full socket made of the events that waited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Overflow {
-    /// Events that found no place in the queue.
-    pub dropped: usize,
+    /// Events that have no room in the queue and wait behind it, and did not before.
+    pub postponed: usize,
     /// Whether they are too many: the connection is to be closed.
     pub is_too_slow: bool,
 }
@@ -86,7 +90,6 @@ pub(super) struct Delivery {
     /// The least time between two sends of events.
     batch_ms: u16,
     dialect: Dialect,
-    drops_in_row: u8,
     is_blocked: bool,
     /// The caller was told not to read.
     is_reading_paused: bool,
@@ -174,7 +177,6 @@ impl Delivery {
         // What waits in the ring must not be forgotten for it.
         self.outbox();
         let seq = self.replay.push(event, limits.replay_messages);
-        self.drops_in_row = 0;
         self.outbox().push_requested(seq, event);
     }
 
@@ -237,9 +239,10 @@ impl Delivery {
         self.backlog.is_some()
     }
 
-    /// Whether what is sent next comes behind every event that the connection is to have.
+    /// Whether what is queued next comes behind every event that the connection is to have, and the
+    /// client reads fast enough that none is postponed.
     pub(super) fn is_up_to_date(&self) -> bool {
-        self.backlog.is_none() && self.drops_in_row == 0
+        self.backlog.is_none() && self.outbox.as_ref().is_none_or(|outbox| outbox.postponed() == 0)
     }
 
     /// Puts what is to be sent next into `buffer`; false if nothing waits but a backlog.
@@ -266,7 +269,6 @@ impl Delivery {
             self.sent_ms = now.monotonic_ms() as u32;
             if sent == offered && frames > 0 {
                 self.pending -= frames as u32;
-                self.drops_in_row = 0;
                 return;
             }
         }
@@ -274,27 +276,24 @@ impl Delivery {
         if outbox.advance(sent) > 0 {
             self.sent_ms = now.monotonic_ms() as u32;
         }
-        if self.outbox.take_if(|outbox| outbox.is_empty()).is_some() && !self.is_ended {
-            // Nothing came behind the events that found it full, so no hole would tell of them.
-            self.pending = u32::from(self.drops_in_row).min(self.replay.len());
-        }
+        self.outbox.take_if(|outbox| outbox.is_empty());
     }
 
     /// The socket took nothing: what waits is held to the bounds of the queue until
     /// [`Self::unblocked`].
     pub(super) fn blocked(&mut self, limits: &ClientLimits) -> Overflow {
         self.is_blocked = true;
-        let last_seq = self.replay.last_seq();
-        let Trimmed { dropped, newest } = self.outbox().trim(last_seq, limits);
-        if dropped > 0 {
-            self.drops_in_row = u8::try_from(newest).unwrap_or(u8::MAX);
-        }
-        Overflow { dropped, is_too_slow: self.drops_in_row >= DROPS_IN_ROW_MAX && dropped > 0 }
+        let outbox = self.outbox();
+        let postponed = outbox.postpone(limits);
+        Overflow { postponed, is_too_slow: outbox.postponed() > POSTPONED_MAX }
     }
 
     /// The socket takes bytes again.
     pub(super) fn unblocked(&mut self) {
         self.is_blocked = false;
+        if let Some(outbox) = &mut self.outbox {
+            outbox.unblock();
+        }
     }
 
     /// Whether the socket is full.
@@ -344,12 +343,12 @@ impl Delivery {
         self.backlog = None;
     }
 
-    /// Forgets what waits, but for the frame that is partly on the wire.
-    pub(super) fn abandon(&mut self) {
-        self.pending = 0;
-        if let Some(outbox) = &mut self.outbox {
-            outbox.discard_unsent();
-        }
+    /// Forgets what waits, but for the frame that is partly on the wire; returns how many live
+    /// events that were. Only for a connection that is closed at once: a later event would be sent
+    /// behind a hole.
+    pub(super) fn abandon(&mut self) -> usize {
+        let pending = std::mem::take(&mut self.pending) as usize;
+        pending + self.outbox.as_mut().map_or(0, |outbox| outbox.discard_unsent())
     }
 
     /// Bytes of answers that wait.
@@ -374,23 +373,21 @@ impl Delivery {
         self.outbox.as_ref().map_or(0, |outbox| outbox.held_bytes())
     }
 
-    /// Queues an event for a socket that is full, or counts a drop.
+    /// Queues an event for a socket that is full.
     fn queue(&mut self, seq: u64, event: &Rc<LoggedEvent>, limits: &ClientLimits) -> Offered {
-        if self.outbox().offer_live(seq, event, limits).is_ok() {
-            self.drops_in_row = 0;
-            return Offered::Queued;
+        let outbox = self.outbox();
+        if outbox.queue_live(seq, event, limits) {
+            Offered::Queued
+        } else if outbox.postponed() > POSTPONED_MAX {
+            Offered::TooSlow
+        } else {
+            Offered::Postponed
         }
-        self.drops_in_row = self.drops_in_row.saturating_add(1);
-        if self.drops_in_row >= DROPS_IN_ROW_MAX { Offered::TooSlow } else { Offered::Dropped }
     }
 
     /// The outbox, into which the events that wait in the ring move if there was none.
     fn outbox(&mut self) -> &mut Outbox {
         let pending = std::mem::take(&mut self.pending) as usize;
-        if pending > 0 {
-            // Those that were dropped last are among them.
-            self.drops_in_row = 0;
-        }
         let (replay, dialect) = (&self.replay, self.dialect);
         self.outbox.get_or_insert_with(|| {
             let mut outbox = Box::new(Outbox::new(dialect));
@@ -403,12 +400,12 @@ impl Delivery {
 }
 
 impl Offered {
-    /// Whether the event has a `seq` now: it is sent, waits in a queue, or was dropped from it.
+    /// Whether the event has a `seq` now: it waits for its turn, or for the end of what waits.
     pub(super) fn is_numbered(self) -> bool {
         match self {
             Self::Ignored | Self::Behind | Self::BacklogFull => false,
             Self::Ready | Self::Held(_) | Self::Urgent => true,
-            Self::Queued | Self::Dropped | Self::TooSlow => true,
+            Self::Queued | Self::Postponed | Self::TooSlow => true,
         }
     }
 }

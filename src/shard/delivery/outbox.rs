@@ -1,10 +1,13 @@
 //! What waits for a connection: frames in order, from the one in flight on.
 //!
 //! It exists only while something waits. Bounds, while the socket is blocked: live events by
-//! `queue_messages` and `queue_bytes` (a full outbox refuses, and the caller counts a drop). Until
-//! then the caller bounds them by sending. Answers, which the client asked for, are bounded by the
-//! pause of its reading; events that were asked for (snapshot, replay) by what one command may ask
-//! for.
+//! `queue_messages` and `queue_bytes`, and what is postponed beyond them by the caller, which closes
+//! the client when it is more than [`POSTPONED_MAX`] events. Until then the caller bounds them by
+//! sending. Answers, which the client asked for, are bounded by the pause of its reading; events
+//! that were asked for (snapshot, replay) by what one command may ask for.
+//!
+//! No frame overtakes another and none is left out of the middle, so that whatever a client has
+//! read, nothing is missing before it.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -13,7 +16,7 @@ use super::frames::{Frame, event_frame_bytes};
 use crate::heap::allocation_bytes;
 use crate::protocol::dialect::Dialect;
 use crate::shard::history::LoggedEvent;
-use crate::shard::limits::{ClientLimits, QUEUED_EVENT_BYTES};
+use crate::shard::limits::{ClientLimits, POSTPONED_MAX, QUEUED_EVENT_BYTES};
 
 /// Whether an event counts against the client's queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,20 +63,16 @@ pub(super) struct Outbox {
     answer_bytes: usize,
     /// Heap of the answers.
     answer_heap_bytes: usize,
+    postponed: Postponed,
+    /// The newest event that was postponed, also if it is within the bounds by now.
+    postponed_seq: u64,
 }
 
-/// The queue is full; the event is not in it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Full;
-
-/// What [`Outbox::trim`] left out.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Trimmed {
-    /// Live events that were dropped.
-    pub dropped: usize,
-    /// How many of them are the newest events of the connection, so that no later one tells of the
-    /// hole.
-    pub newest: usize,
+/// The newest live events that wait while the socket is blocked and the queue is full.
+#[derive(Debug, Clone, Copy, Default)]
+struct Postponed {
+    events: usize,
+    bytes: usize,
 }
 
 impl Outbox {
@@ -82,25 +81,23 @@ impl Outbox {
         Self { dialect, ..Self::default() }
     }
 
-    /// Queues a live event.
-    ///
-    /// # Errors
-    /// [`Full`] if either bound is reached. An event that is longer than the bound goes into an
-    /// empty queue all the same, or it could never be sent.
-    pub(super) fn offer_live(
+    /// Queues a live event for a socket that is blocked; false if it found a bound reached and is
+    /// postponed. An event that is longer than the bound has room in an empty queue all the same,
+    /// and none has room behind a postponed one: that is counted with those before it.
+    pub(super) fn queue_live(
         &mut self,
         seq: u64,
         event: &Rc<LoggedEvent>,
         limits: &ClientLimits,
-    ) -> Result<(), Full> {
-        let bytes = event_frame_bytes(seq, event.tail_for(self.dialect));
-        let is_full = self.live_messages >= limits.queue_messages
-            || (self.live_messages > 0 && self.live_bytes + bytes > limits.queue_bytes);
-        if is_full {
-            return Err(Full);
-        }
+    ) -> bool {
         self.push_live(seq, event);
-        Ok(())
+        let has_room = !is_over(self.live_messages, self.live_bytes, limits);
+        if !has_room {
+            self.postponed.events += 1;
+            self.postponed.bytes += event_frame_bytes(seq, event.tail_for(self.dialect));
+            self.postponed_seq = seq;
+        }
+        has_room
     }
 
     /// Queues a live event for a socket that may take it in its turn, whatever waits.
@@ -111,35 +108,41 @@ impl Outbox {
         self.items.push_back(Item::Event { seq, event, origin });
     }
 
-    /// Drops the newest live events that are over a bound, because the socket is blocked;
-    /// `last_seq` is that of the connection's newest event.
-    pub(super) fn trim(&mut self, last_seq: u64, limits: &ClientLimits) -> Trimmed {
-        let mut trimmed = Trimmed::default();
-        let first = usize::from(self.front_sent > 0);
-        let mut at = self.items.len();
-        while at > first && self.is_over(limits) {
-            at -= 1;
-            let Some(Item::Event { seq, origin: Origin::Live, .. }) = self.items.get(at) else {
-                continue;
-            };
-            let is_newest = *seq + trimmed.newest as u64 == last_seq;
-            trimmed.newest += usize::from(is_newest && trimmed.newest == trimmed.dropped);
-            trimmed.dropped += 1;
-            if let Some(item) = self.items.remove(at) {
-                self.release(&item);
+    /// Postpones the newest live events that are over a bound, because the socket is blocked: no
+    /// more than are too many. Returns how many of them were not postponed before.
+    pub(super) fn postpone(&mut self, limits: &ClientLimits) -> usize {
+        self.postponed = Postponed::default();
+        let (mut fresh, mut newest) = (0, self.postponed_seq);
+        for item in self.items.iter().rev() {
+            let Postponed { events, bytes } = self.postponed;
+            let within = (self.live_messages - events, self.live_bytes - bytes);
+            if events > POSTPONED_MAX || !is_over(within.0, within.1, limits) {
+                break;
+            }
+            if let Item::Event { seq, origin: Origin::Live, .. } = item {
+                self.postponed.events += 1;
+                self.postponed.bytes += item.bytes(self.dialect);
+                fresh += usize::from(*seq > self.postponed_seq);
+                newest = newest.max(*seq);
             }
         }
-        trimmed
+        self.postponed_seq = newest;
+        fresh
+    }
+
+    /// Postpones nothing any more: the socket takes what waits.
+    pub(super) fn unblock(&mut self) {
+        self.postponed = Postponed::default();
+    }
+
+    /// Live events that are postponed.
+    pub(super) fn postponed(&self) -> usize {
+        self.postponed.events
     }
 
     /// Live events that wait.
     pub(super) fn live_messages(&self) -> usize {
         self.live_messages
-    }
-
-    fn is_over(&self, limits: &ClientLimits) -> bool {
-        self.live_messages > limits.queue_messages
-            || (self.live_messages > 1 && self.live_bytes > limits.queue_bytes)
     }
 
     /// Queues an event that the client asked for.
@@ -174,13 +177,13 @@ impl Outbox {
     }
 
     /// Bytes of events that wait behind the frame that is sent next: what this connection alone
-    /// may keep in memory.
+    /// may keep in memory. What is postponed is not among them: no bound keeps it small.
     pub(super) fn held_bytes(&self) -> usize {
         let front = match self.items.front() {
             Some(item @ Item::Event { .. }) => item.bytes(self.dialect),
             _ => 0,
         };
-        self.live_bytes + self.requested_bytes - front
+        self.live_bytes - self.postponed.bytes + self.requested_bytes - front
     }
 
     /// The frames that wait, oldest first.
@@ -210,14 +213,18 @@ impl Outbox {
         complete
     }
 
-    /// Forgets everything but the frame that is partly on the wire.
-    pub(super) fn discard_unsent(&mut self) {
+    /// Forgets everything but the frame that is partly on the wire; returns how many live events
+    /// that were.
+    pub(super) fn discard_unsent(&mut self) -> usize {
+        let live_messages = self.live_messages;
+        self.postponed = Postponed::default();
         let keep = usize::from(self.front_sent > 0);
         while self.items.len() > keep {
             if let Some(last) = self.items.pop_back() {
                 self.release(&last);
             }
         }
+        live_messages - self.live_messages
     }
 
     fn remove_front(&mut self) {
@@ -243,6 +250,12 @@ impl Outbox {
     }
 }
 
+/// Whether so many live events of so many bytes are over a bound. One alone never is, or an event
+/// that is longer than the bound could not be sent.
+fn is_over(messages: usize, bytes: usize, limits: &ClientLimits) -> bool {
+    messages > limits.queue_messages || (messages > 1 && bytes > limits.queue_bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,39 +273,43 @@ mod tests {
             for _ in 0..50 {
                 outbox.push_requested(1, &event);
             }
-            let taken = (0..10).filter(|_| outbox.offer_live(1, &event, &limits).is_ok()).count();
-            assert_eq!(taken, 3);
-            outbox.advance(51 * bytes);
-            assert_eq!(outbox.offer_live(1, &event, &limits), Ok(()));
-            assert_eq!(outbox.offer_live(1, &event, &limits), Err(Full));
+            let has_room: Vec<bool> =
+                (1..6).map(|seq| outbox.queue_live(seq, &event, &limits)).collect();
+            assert_eq!(has_room, [true, true, true, false, false]);
+            assert_eq!((outbox.live_messages(), outbox.postponed()), (5, 2));
+            outbox.unblock();
+            outbox.advance(53 * bytes);
+            assert_eq!((outbox.live_messages(), outbox.postpone(&limits)), (2, 0));
+            assert!(outbox.queue_live(6, &event, &limits));
+            assert!(!outbox.queue_live(7, &event, &limits));
         }
     }
 
     #[test]
-    fn a_blocked_queue_is_trimmed_to_its_bounds_from_the_newest_on() {
+    fn a_blocked_queue_postpones_the_newest_that_are_over_a_bound() {
         let event = logged("a", 1);
         let bytes = event_frame_bytes(1, event.tail_for(Dialect::default()));
-        let three = ClientLimits { queue_messages: 3, ..limits().client };
-        let trim = |in_flight: usize, newest_is_requested: bool, limits: &ClientLimits| {
+        let by_count = |messages| ClientLimits { queue_messages: messages, ..limits().client };
+        let by_bytes = |bytes| ClientLimits { queue_bytes: bytes, ..limits().client };
+        let postponed = |waiting: u64, limits: ClientLimits| {
             let mut outbox = Outbox::default();
-            for seq in 1..=8 {
+            for seq in 1..=waiting {
                 outbox.push_live(seq, &event);
                 outbox.push_answer(vec![0; 10]);
+                outbox.push_requested(1, &event);
             }
-            if newest_is_requested {
-                outbox.push_requested(9, &event);
-            }
-            outbox.advance(in_flight);
-            let trimmed = outbox.trim(8 + u64::from(newest_is_requested), limits);
-            (trimmed, outbox.live_messages(), outbox.answer_bytes(), outbox.items.len())
+            let fresh = outbox.postpone(&limits);
+            assert_eq!((outbox.postpone(&limits), outbox.postponed()), (0, fresh));
+            let held = (2 * waiting as usize - fresh - 1) * bytes;
+            assert_eq!((outbox.held_bytes(), outbox.items.len()), (held, 3 * waiting as usize));
+            fresh
         };
-        let trimmed = |dropped, newest| Trimmed { dropped, newest };
-        assert_eq!(trim(0, false, &three), (trimmed(5, 5), 3, 80, 11));
-        assert_eq!(trim(0, true, &three), (trimmed(5, 0), 3, 80, 12), "the requested one tells");
-        let one = ClientLimits { queue_bytes: 1, ..limits().client };
-        assert_eq!(trim(4, false, &one), (trimmed(7, 7), 1, 80, 9), "what is in flight stays");
-        let wide = ClientLimits { queue_bytes: 8 * bytes, ..limits().client };
-        assert_eq!(trim(0, false, &wide), (trimmed(0, 0), 8, 80, 16));
+        assert_eq!(postponed(8, by_count(8)), 0);
+        assert_eq!(postponed(8, by_count(6)), 2);
+        assert_eq!(postponed(8, by_count(3)), POSTPONED_MAX + 1, "as many as are too many");
+        assert_eq!(postponed(8, by_bytes(8 * bytes)), 0);
+        assert_eq!(postponed(8, by_bytes(8 * bytes - 1)), 1);
+        assert_eq!(postponed(2, by_bytes(1)), 1, "one alone has room");
     }
 
     #[test]
@@ -315,7 +332,11 @@ mod tests {
         outbox.push_answer(vec![0; 10]);
         outbox.push_answer(vec![1; 10]);
         outbox.advance(4);
-        outbox.discard_unsent();
+        let event = logged("a", 1);
+        outbox.push_live(1, &event);
+        outbox.push_requested(2, &event);
+        outbox.push_live(3, &event);
+        assert_eq!(outbox.discard_unsent(), 2, "live events");
         assert_eq!((outbox.frames().count(), outbox.answer_bytes()), (1, 10));
         outbox.advance(6);
         outbox.push_answer(vec![2; 10]);

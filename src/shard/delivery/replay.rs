@@ -1,5 +1,4 @@
-//! The last events of one connection, by `seq`: what a client that dropped behind asks for
-//! again, and, for a connection that is not blocked, the queue of what is not sent yet.
+//! The last events of one connection, by `seq`: what a client may ask for again, and, for a connection that is not blocked, the queue of what is not sent yet.
 //!
 //! Bound: `capacity` references (at least [`FRAMES_PER_SEND`], which a send may need), 8 bytes
 //! each, taken as events arrive; the payloads are shared.
@@ -33,11 +32,6 @@ impl ReplayRing {
         self.events.push_back(Rc::clone(event));
         self.last_seq += 1;
         self.last_seq
-    }
-
-    /// How many events are held.
-    pub(super) fn len(&self) -> u32 {
-        self.events.len() as u32
     }
 
     /// The newest `seq` given out; 0 before the first.

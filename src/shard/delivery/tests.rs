@@ -1,7 +1,5 @@
 //! The rules of [`Delivery`] without a shard and without a socket.
 
-use std::collections::VecDeque;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -72,6 +70,14 @@ impl Bench {
         }
     }
 
+    /// Closes the connection as one that reads too slowly; how many events it is not sent.
+    fn close(&mut self) -> usize {
+        let dropped = self.delivery.abandon();
+        self.delivery.end();
+        self.delivery.answer(answer());
+        dropped
+    }
+
     /// The texts of the whole frames that were sent.
     fn texts(&self) -> Vec<String> {
         let mut texts = Vec::new();
@@ -134,9 +140,8 @@ fn an_event_goes_where_the_state_of_the_connection_says() {
     full.offer(NOW);
     assert_eq!(full.send(0), Overflow::default());
     let offered: Vec<Offered> = (0..4).map(|_| full.offer(NOW)).collect();
-    let [queued, dropped, second, slow] = offered[..] else { unreachable!() };
-    assert_eq!((queued, dropped, second), (Offered::Queued, Offered::Dropped, Offered::Dropped));
-    assert_eq!(slow, Offered::TooSlow);
+    let expected = [Offered::Queued, Offered::Postponed, Offered::Postponed, Offered::TooSlow];
+    assert_eq!(offered, expected);
 
     let mut resumed = Bench::new(ClientLimits { resume_messages: 2, ..few(256) });
     resumed.delivery.resume(vec![logged("t.a", 1), logged("t.a", 2)], &resumed.backlog_events);
@@ -164,42 +169,53 @@ fn an_answer_stands_behind_the_events_that_came_before_it() {
 }
 
 #[test]
-fn dropped_events_that_nothing_follows_are_sent_when_the_rest_is_read() {
+fn an_answer_stands_behind_the_events_that_a_full_queue_postponed() {
     let mut bench = Bench::with_five_events(few(3));
-    assert_eq!(bench.send(10), Overflow { dropped: 2, is_too_slow: false });
+    bench.delivery.answer(answer());
+    assert_eq!(bench.send(10), Overflow { postponed: 2, is_too_slow: false });
     assert!(!bench.delivery.is_up_to_date());
     bench.delivery.unblocked();
     bench.send(usize::MAX);
-    assert_eq!(bench.seqs(), [1, 2, 3, 4, 5]);
+    assert_eq!(bench.seqs(), [1, 2, 3, 4, 5, 0]);
     assert!(bench.delivery.is_up_to_date());
 }
 
 #[test]
-fn dropped_events_are_sent_once_also_if_the_socket_is_full_again_while_they_are() {
+fn an_event_is_postponed_once_also_if_the_socket_is_full_again_before_it_is_sent() {
     let mut bench = Bench::with_five_events(few(3));
-    bench.send(0);
+    assert_eq!(bench.send(0), Overflow { postponed: 2, is_too_slow: false });
     bench.delivery.unblocked();
-    let frame = event_frame_bytes(1, logged("t.a", 1).tail_for(Dialect::default()));
-    // The three that waited, and a part of the first that did not.
-    bench.send(3 * frame + 5);
-    bench.delivery.unblocked();
-    bench.send(usize::MAX);
-    assert_eq!(bench.seqs(), [1, 2, 3, 4, 5]);
+    assert_eq!(bench.send(5), Overflow { postponed: 0, is_too_slow: false }, "the same two");
+    assert_eq!(bench.offer(NOW), Offered::TooSlow, "the third of them");
 }
 
 #[test]
-fn a_hole_that_a_later_event_shows_is_left_to_replay() {
+fn an_event_does_not_overtake_those_that_found_the_queue_full() {
     let mut bench = Bench::with_five_events(few(3));
     bench.send(0);
     bench.delivery.unblocked();
     let frame = event_frame_bytes(1, logged("t.a", 1).tail_for(Dialect::default()));
     bench.send(frame);
-    assert_eq!(bench.offer(NOW), Offered::Queued, "there is room for one");
+    assert_eq!(bench.offer(NOW), Offered::Postponed, "of the four before it one is over");
+    bench.delivery.unblocked();
+    bench.send(3 * frame + 5);
+    assert_eq!(bench.offer(NOW), Offered::Queued, "there is room for all");
+    let event = logged("t.b", 1);
+    let Bench { delivery, limits, encoder, .. } = &mut bench;
+    delivery.answer_newest(&event, limits, encoder);
     bench.delivery.unblocked();
     bench.send(usize::MAX);
-    assert_eq!(bench.seqs(), [1, 2, 3, 6]);
-    let replayed = bench.delivery.replayed(4, 5).unwrap();
-    assert_eq!(replayed.len(), 2);
+    assert_eq!(bench.seqs(), [1, 2, 3, 4, 5, 6, 7, 8]);
+}
+
+#[test]
+fn what_is_postponed_does_not_count_against_the_budget() {
+    let mut bench = Bench::with_five_events(few(3));
+    let frame = event_frame_bytes(1, logged("t.a", 1).tail_for(Dialect::default()));
+    bench.send(0);
+    assert_eq!(bench.delivery.held_bytes(), 2 * frame, "the queue behind what is sent next");
+    assert_eq!(bench.offer(NOW), Offered::TooSlow);
+    assert_eq!(bench.delivery.held_bytes(), 2 * frame);
 }
 
 #[test]
@@ -218,7 +234,7 @@ fn reading_pauses_at_many_answers_and_goes_on_once_told() {
 }
 
 #[test]
-fn an_end_sends_what_waits_and_nothing_that_was_dropped() {
+fn an_end_sends_what_waits() {
     let mut bench = Bench::with_five_events(few(3));
     bench.delivery.resume(vec![logged("t.a", 9)], &bench.backlog_events);
     bench.send(0);
@@ -227,19 +243,18 @@ fn an_end_sends_what_waits_and_nothing_that_was_dropped() {
     bench.delivery.answer(answer());
     bench.delivery.unblocked();
     bench.send(usize::MAX);
-    assert_eq!(bench.seqs(), [1, 2, 3, 0]);
+    assert_eq!(bench.seqs(), [1, 2, 3, 4, 5, 0]);
 }
 
 #[test]
-fn what_is_abandoned_is_not_sent_but_for_the_frame_in_flight() {
+fn what_is_abandoned_is_counted_and_not_sent_but_for_the_frame_in_flight() {
     let mut bench = Bench::with_five_events(few(256));
     bench.send(7);
-    bench.delivery.abandon();
-    bench.delivery.end();
-    bench.delivery.answer(answer());
+    assert_eq!(bench.close(), 4);
     bench.delivery.unblocked();
     bench.send(usize::MAX);
     assert_eq!(bench.seqs(), [1, 0]);
+    assert_eq!(Bench::with_five_events(few(256)).close(), 5, "they wait in the ring");
 }
 
 /// What may happen to a connection's way out.
@@ -248,62 +263,107 @@ enum Happens {
     Events(usize),
     Answer,
     Snapshot,
+    Replay(u64, u64),
     Missed(usize),
     Takes(usize),
+    /// Everything that waits; more comes behind it.
+    TakesAll,
 }
 
 fn happens() -> impl Strategy<Value = Happens> {
     prop_oneof![
-        (1..60_usize).prop_map(Happens::Events),
-        Just(Happens::Answer),
-        Just(Happens::Snapshot),
-        (1..90_usize).prop_map(Happens::Missed),
-        prop_oneof![0..200_usize, 0..9_000_usize, Just(usize::MAX)].prop_map(Happens::Takes),
+        3 => (1..4_usize).prop_map(Happens::Events),
+        1 => (1..60_usize).prop_map(Happens::Events),
+        1 => Just(Happens::Answer),
+        1 => Just(Happens::Snapshot),
+        1 => (0..120_u64, 0..60_u64).prop_map(|(back, count)| Happens::Replay(back, count)),
+        1 => (1..90_usize).prop_map(Happens::Missed),
+        3 => prop_oneof![0..200_usize, 0..9_000_usize].prop_map(Happens::Takes),
+        1 => Just(Happens::TakesAll),
     ]
 }
 
-proptest! {
-    #[test]
-    fn every_event_comes_in_order_or_is_counted_as_dropped(
-        story in proptest::collection::vec(happens(), 1..60),
-    ) {
-        let mut bench = Bench::new(few(40));
-        let (mut dropped, mut resumed) = (0, VecDeque::new());
-        for step in story {
-            match step {
-                Happens::Events(count) => for _ in 0..count {
-                    match bench.offer(NOW) {
-                        Offered::Urgent => dropped += bench.send(usize::MAX).dropped,
-                        Offered::Dropped | Offered::TooSlow => dropped += 1,
+/// One connection of which anything may become, until it is closed as too slow.
+struct Story {
+    bench: Bench,
+    replayed: usize,
+    is_closed: bool,
+}
+
+impl Story {
+    fn tell(&mut self, step: &Happens) {
+        let bench = &mut self.bench;
+        match *step {
+            Happens::Events(count) => {
+                for _ in 0..count {
+                    match self.bench.offer(NOW) {
+                        Offered::Urgent => self.take(usize::MAX),
+                        Offered::TooSlow | Offered::BacklogFull => self.close(),
                         _ => {}
                     }
-                },
-                Happens::Answer => bench.delivery.answer(answer()),
-                Happens::Snapshot if !bench.delivery.has_backlog() => {
-                    let event = logged("t.b", 1);
-                    let Bench { delivery, limits, encoder, .. } = &mut bench;
-                    delivery.answer_newest(&event, limits, encoder);
-                }
-                Happens::Snapshot => {}
-                Happens::Missed(count) => {
-                    let missed = (1..=count as u64).map(|pos| logged("t.c", pos)).collect();
-                    bench.delivery.resume(missed, &bench.backlog_events);
-                    resumed.push_back(count);
-                }
-                Happens::Takes(room) => {
-                    bench.delivery.unblocked();
-                    dropped += bench.send(room).dropped;
                 }
             }
+            // A connection that is being closed is asked for nothing and answers nothing.
+            _ if self.is_closed => self.take(100),
+            Happens::Answer => bench.delivery.answer(answer()),
+            Happens::Snapshot if !bench.delivery.has_backlog() => {
+                let event = logged("t.b", 1);
+                let Bench { delivery, limits, encoder, .. } = bench;
+                delivery.answer_newest(&event, limits, encoder);
+            }
+            Happens::Snapshot => {}
+            Happens::Replay(back, count) => {
+                let from_seq = bench.delivery.last_seq().saturating_sub(back);
+                let events = bench.delivery.replayed(from_seq, from_seq + count);
+                for (seq, event) in events.into_iter().flatten() {
+                    bench.delivery.answer_replayed(seq, &event);
+                    self.replayed += 1;
+                }
+            }
+            Happens::Missed(count) => {
+                let missed = (1..=count as u64).map(|pos| logged("t.c", pos)).collect();
+                bench.delivery.resume(missed, &bench.backlog_events);
+            }
+            Happens::Takes(room) => self.take(room),
+            Happens::TakesAll => self.take(usize::MAX),
         }
-        bench.delivery.unblocked();
-        dropped += bench.send(usize::MAX).dropped;
-        let seqs: Vec<u64> = bench.seqs().into_iter().filter(|seq| *seq > 0).collect();
-        prop_assert!(seqs.is_sorted_by(|one, next| one < next), "{seqs:?}");
-        let missing = bench.delivery.last_seq() as usize - seqs.len();
-        prop_assert!(missing <= dropped, "{missing} missing, {dropped} dropped");
-        prop_assert_eq!(seqs.last().copied().unwrap_or(0), bench.delivery.last_seq());
-        prop_assert!(bench.delivery.is_up_to_date());
-        prop_assert_eq!((bench.backlog_events.get(), bench.delivery.queue_bytes()), (0, 0));
+    }
+
+    fn take(&mut self, room: usize) {
+        self.bench.delivery.unblocked();
+        if self.bench.send(room).is_too_slow {
+            self.close();
+        }
+    }
+
+    fn close(&mut self) {
+        if !self.is_closed {
+            self.bench.close();
+            self.is_closed = true;
+        }
+    }
+}
+
+proptest! {
+    /// The client of a slow connection may take the newest event for its position at any moment.
+    #[test]
+    fn no_event_is_sent_behind_a_hole(story in proptest::collection::vec(happens(), 1..120)) {
+        let mut told = Story { bench: Bench::new(few(40)), replayed: 0, is_closed: false };
+        for step in &story {
+            told.tell(step);
+        }
+        told.take(usize::MAX);
+        let (mut newest, mut again) = (0, 0);
+        for seq in told.bench.seqs().into_iter().filter(|seq| *seq > 0) {
+            prop_assert!(seq <= newest + 1, "{seq} behind {newest}");
+            again += usize::from(seq <= newest);
+            newest = newest.max(seq);
+        }
+        let delivery = &told.bench.delivery;
+        if !told.is_closed {
+            prop_assert_eq!((newest, again), (delivery.last_seq(), told.replayed));
+        }
+        prop_assert!(delivery.is_up_to_date());
+        prop_assert_eq!((told.bench.backlog_events.get(), delivery.queue_bytes()), (0, 0));
     }
 }

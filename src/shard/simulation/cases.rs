@@ -188,7 +188,7 @@ fn whoever_comes_while_the_source_is_away_is_told() {
 }
 
 #[test]
-fn drops_while_a_batch_moves_to_the_outbox_count_as_in_a_row() {
+fn a_batch_that_does_not_fit_the_queue_of_a_full_socket_closes_the_client() {
     let mut world = World::new(1);
     world.connect();
     world.send(0, r#"{"type":"subscribe","channels":["t.>"]}"#);
@@ -198,8 +198,14 @@ fn drops_while_a_batch_moves_to_the_outbox_count_as_in_a_row() {
     world.wire.room.insert(id, 0);
     // One batch: all are pending when the socket turns out to be full, and few fit.
     world.publish_on(["t.A.x"; 20].into_iter());
-    let slow_closed = world.shard.stats().slow_closed;
-    assert_eq!(slow_closed, 1);
+    let stats = world.shard.stats();
+    assert_eq!((stats.slow_closed, stats.postponed, stats.dropped), (1, 3, 20));
+    world.wire.room.insert(id, usize::MAX);
+    world.wire.blocked.clear();
+    world.writable(id);
+    world.check();
+    let opcodes: Vec<u8> = world.clients[0].frames.iter().map(|it| it.0).collect();
+    assert_eq!(opcodes, [8], "none of the twenty was sent, and none may be");
 }
 
 /// A client on `t.>` that has seen `count` events of one channel each, and a budget of 24,000

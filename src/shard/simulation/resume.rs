@@ -380,7 +380,7 @@ fn a_heartbeat_tells_the_newest_position_once_everything_up_to_it_was_sent() {
 }
 
 #[test]
-fn a_client_that_was_refused_events_is_told_no_position() {
+fn a_client_that_reads_too_slowly_for_its_queue_is_told_no_position() {
     let client = ClientLimits { queue_messages: 32, ..limits().client };
     let mut world = world_with(Limits { client, ..limits() }, 3);
     let id = world.clients[0].id;
@@ -394,7 +394,49 @@ fn a_client_that_was_refused_events_is_told_no_position() {
     let messages = world.take_messages();
     let heartbeat = messages.iter().find(|it| it["type"] == "heartbeat").unwrap();
     assert_eq!(heartbeat["position"], Value::Null, "{heartbeat}");
-    assert_eq!(reached(&mut world)["pos"], 36, "the last one was sent after all");
+    assert_eq!(reached(&mut world)["pos"], 36, "everything was sent");
+}
+
+/// How a client that reads slowly gets more events while the queue is full, or was: `more` are
+/// published when its socket has taken `room` bytes of those that waited. Returns its messages.
+fn read_slowly(world: &mut World, (room, more): (usize, usize)) -> Vec<Value> {
+    let id = world.clients[0].id;
+    let let_through = |world: &mut World, room: usize| {
+        world.wire.room.insert(id, room);
+        world.wire.blocked.clear();
+        world.writable(id);
+    };
+    world.send(0, r#"{"type":"subscribe","channels":["t.A.x"]}"#);
+    world.wire.room.insert(id, 0);
+    world.publish_on(["t.A.x"; 34].into_iter());
+    let_through(world, room);
+    world.publish_on(std::iter::repeat_n("t.A.x", more));
+    let_through(world, usize::MAX);
+    world.take_messages()
+}
+
+#[test]
+fn a_client_that_is_cut_after_its_queue_was_full_resumes_and_misses_nothing() {
+    for (room, more) in [(1, 0), (400, 1), (2_000, 20), (2_900, 1)] {
+        let client = ClientLimits { queue_messages: 32, ..limits().client };
+        let limits = Limits { client, ..limits() };
+        let newest = 3 + 34 + more as u64;
+        let seen = positions(&read_slowly(&mut world_with(limits.clone(), 3), (room, more))[1..]);
+        assert_eq!(seen, (4..=newest).collect::<Vec<_>>(), "{more} events at {room}");
+        for cut in 1..seen.len() {
+            let mut world = world_with(limits.clone(), 3);
+            let mut seen = positions(&read_slowly(&mut world, (room, more))[1..]);
+            world.shard.lost(world.clients.remove(0).id);
+            seen.truncate(cut);
+            let newest_seen = *seen.iter().max().unwrap();
+            world.connect_with("");
+            world.take_messages();
+            let rest = subscribe(&mut world, &["t.A.x"], "e", newest_seen, newest_seen);
+            assert_eq!(rest[0]["recovered"], true);
+            seen.extend(positions(&rest[1..]));
+            assert_eq!(seen, (4..=newest).collect::<Vec<_>>(), "cut behind {newest_seen}");
+        }
+    }
 }
 
 #[test]
