@@ -327,9 +327,9 @@ fn a_broker_that_is_absent_at_the_start_is_waited_for() {
     assert_eq!(client.subscribe(ALL)["type"], "subscribed");
     nats.launch();
     server.wait_ready(200);
-    let live = client.next();
-    assert_eq!(live["type"], "source_live");
-    assert!(live["epoch"].is_string(), "{live}");
+    let [named, live] = [client.next(), client.next()];
+    assert_eq!((&named["type"], &live["type"]), (&json!("source_stale"), &json!("source_live")));
+    assert!(named["epoch"].is_string() && named["epoch"] == live["epoch"], "{named} {live}");
     nats.publish_numbers("odin.token.BTC.trade", 0..5);
     assert_eq!(numbers(&client.next_events(5)), [0, 1, 2, 3, 4]);
 }

@@ -35,7 +35,7 @@ impl Notices {
         self.told_at.get_or_insert_with(|| now.checked_sub(NOTICE_EVERY).unwrap_or(now));
     }
 
-    /// The same, but the notice waits for [`Self::told`].
+    /// The same, but the notice waits for [`Self::tell`].
     pub(super) fn hold(&mut self) {
         self.untold = Untold::Held;
     }
@@ -55,10 +55,18 @@ impl Notices {
         self.told_at.map(|at| at + NOTICE_EVERY)
     }
 
-    /// They are told now; whether there was anything to tell.
-    pub(super) fn told(&mut self, now: Instant) -> bool {
-        self.told_at = Some(now);
-        std::mem::take(&mut self.untold) != Untold::Nothing
+    /// They are told now, if there is anything to tell: whether there was.
+    pub(super) fn tell(&mut self, now: Instant) -> bool {
+        let is_untold = self.is_untold();
+        if is_untold {
+            self.told(now);
+        }
+        is_untold
+    }
+
+    /// They are told now, with something else that makes them load anew.
+    pub(super) fn told(&mut self, now: Instant) {
+        (self.told_at, self.untold) = (Some(now), Untold::Nothing);
     }
 }
 
@@ -71,16 +79,17 @@ mod tests {
         let start = Instant::now() + NOTICE_EVERY;
         let mut notices = Notices::default();
         assert_eq!(notices.due(), None);
+        assert!(!notices.tell(start), "which delays nothing");
         notices.lost(start);
         assert!(notices.is_untold());
         assert!(notices.due().is_some_and(|due| due <= start));
-        assert!(notices.told(start));
+        assert!(notices.tell(start));
         let soon = start + NOTICE_EVERY / 5;
         notices.lost(soon);
         notices.lost(soon + NOTICE_EVERY / 5);
         assert_eq!(notices.due(), Some(start + NOTICE_EVERY));
         assert!(notices.is_untold());
-        assert!(notices.told(start + NOTICE_EVERY));
+        assert!(notices.tell(start + NOTICE_EVERY));
         assert!(!notices.is_untold() && notices.due().is_none());
         notices.lost(start + 3 * NOTICE_EVERY);
         assert_eq!(notices.due(), Some(start + 2 * NOTICE_EVERY), "long since");
@@ -92,7 +101,7 @@ mod tests {
         let mut notices = Notices::default();
         notices.hold();
         assert!(notices.is_untold() && notices.due().is_none());
-        assert!(notices.told(now));
-        assert!(!notices.told(now), "nothing more to tell");
+        assert!(notices.tell(now));
+        assert!(!notices.tell(now), "nothing more to tell");
     }
 }

@@ -242,7 +242,7 @@ impl Publisher {
     /// # Errors
     /// [`ShardsGone`] at shutdown.
     pub async fn tell(&mut self) -> Result<(), ShardsGone> {
-        if self.notices.told(Instant::now()) {
+        if self.notices.tell(Instant::now()) {
             // What came since the first of them was not known to be whole.
             self.whole_from = self.whole_from.max(StreamPos(self.newest.0 + 1));
             self.report.notices.add(1);
