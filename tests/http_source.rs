@@ -269,6 +269,29 @@ fn every_unusable_answer_is_named_and_passed_over() {
 }
 
 #[test]
+fn what_a_channel_name_cannot_hold_of_a_symbol_is_percent_encoded() {
+    let backend = Backend::start();
+    let server = serve(&backend, &[]);
+    server.wait_ready(200);
+    let mut all = Client::connect(&server);
+    all.subscribe(&["odin.token.*.update"]);
+    for (number, (ticker, channel)) in
+        (1..).zip([("USDC.e", "odin.token.USDC%2Ee.update"), ("A B", "odin.token.A%20B.update")])
+    {
+        let mut one = Client::connect(&server);
+        assert_eq!(one.subscribe(&[channel])["total"], 1);
+        backend.publish(token(ticker, number));
+        // Whatever becomes of the other, this one comes.
+        backend.publish(token("BTC", number));
+        let event = next_event(&mut all);
+        assert_eq!((&event["channel"], &event["data"]["n"]), (&json!(channel), &json!(number)));
+        assert_eq!(event["data"]["ticker"], ticker, "the payload is as the backend gave it");
+        assert_eq!(next_event(&mut all)["channel"], "odin.token.BTC.update");
+        assert_eq!(next_event(&mut one)["channel"], channel);
+    }
+}
+
+#[test]
 fn changes_that_cannot_be_published_do_not_spoil_the_others() {
     let backend = Backend::start();
     let (mut server, mut client) = live(&backend, &[]);
