@@ -22,10 +22,11 @@ class Positions(unittest.TestCase):
         self.position.subscribed(place(5))
         self.assertEqual(self.position.resume(), place(5))
 
-    def test_it_follows_the_events(self) -> None:
+    def test_it_follows_the_events_that_have_prev(self) -> None:
         self.position.subscribed(place(5))
-        self.position.event({"pos": 7, "ts": 70})
-        self.assertEqual(self.position.resume(), place(7))
+        for prev, pos, expected in [(3, 7, 7), (0, 8, 7), (7, 6, 7), (7, 9, 9)]:
+            self.position.event(place(pos) | {"prev": prev})
+            self.assertEqual(self.position.resume(), place(expected))
 
     def test_it_moves_forward_with_what_heartbeats_say(self) -> None:
         self.position.subscribed(place(5))
@@ -35,14 +36,13 @@ class Positions(unittest.TestCase):
             self.position.reached(position)
             self.assertEqual(self.position.resume(), place(9))
 
-    def test_it_stays_until_the_events_that_were_missed_come(self) -> None:
+    def test_it_stays_if_it_was_recovered_until_something_moves_it(self) -> None:
         self.position.subscribed(place(5))
-        self.position.subscribed(place(9) | {"recovered": True, "resume": {"messages": 2}})
-        self.assertEqual(self.position.resume(), place(5))
-
-    def test_it_moves_if_nothing_was_missed(self) -> None:
-        self.position.subscribed(place(5))
-        self.position.subscribed(place(9) | {"recovered": True, "resume": {"messages": 0}})
+        for messages in (0, 2):
+            recovered = {"recovered": True, "resume": {"messages": messages}}
+            self.position.subscribed(place(9) | recovered)
+            self.assertEqual(self.position.resume(), place(5))
+        self.position.reached(place(9))
         self.assertEqual(self.position.resume(), place(9))
 
     def test_it_moves_if_it_was_not_recovered(self) -> None:
@@ -51,17 +51,31 @@ class Positions(unittest.TestCase):
         self.position.subscribed(place(9) | refused)
         self.assertEqual(self.position.resume(), place(9))
 
-    def test_after_a_resync_there_is_none_until_the_next_event(self) -> None:
-        self.position.subscribed(place(5))
-        self.position.resynced({"epoch": "F", "reason": "stream_recreated"})
-        self.assertIsNone(self.position.resume())
-        self.position.event({"pos": 1, "ts": 10})
-        self.assertEqual(self.position.resume(), place(1) | {"epoch": "F"})
+    def test_after_a_resync_there_is_none_until_an_event_with_prev_or_a_heartbeat(self) -> None:
+        def event() -> None:
+            self.position.event(place(2) | {"prev": 1})
+
+        def heartbeat() -> None:
+            self.position.reached(place(2) | {"epoch": "F"})
+
+        def answer() -> None:
+            self.position.subscribed(place(2) | {"epoch": "F"})
+
+        for moves in (event, heartbeat, answer):
+            self.position.subscribed(place(5))
+            self.position.resynced({"epoch": "F", "reason": "stream_recreated"})
+            self.position.event(place(1) | {"prev": 0})
+            self.position.subscribed(place(9) | {"recovered": True, "resume": {"messages": 0}})
+            self.assertIsNone(self.position.resume())
+            moves()
+            self.assertEqual(self.position.resume(), place(2) | {"epoch": "F"})
 
     def test_the_source_brings_the_epoch_that_was_not_known(self) -> None:
         self.position.subscribed({"epoch": None, "pos": 0, "ts": 0})
         self.assertIsNone(self.position.resume())
         self.position.source_live(place(4))
+        self.assertIsNone(self.position.resume())
+        self.position.reached(place(4))
         self.assertEqual(self.position.resume(), place(4))
 
 
