@@ -40,13 +40,16 @@ WAYS = {
     "edit": ("max_msgs_per_subject", "allow_rollup_hdrs", "max_msgs", "max_age"),
     "take": ("batch",),
 }
+DELETED = {"newest": "the newest", "recent": "any recent", "erase": "any recent, secure erase"}
 # Messages that are deleted, kept by a purge, or taken; and those per subject or of all that the
 # edited stream holds.
 AMOUNT = {"delete": (1, 12), "purge": (0, 20), "take": (1, 20), "edit": (1, 5)}
 # Of so many operations one is done while no instance is held up; and for how long one is.
 HOLD_SHARE = 0.75
 HOLD_SECONDS = (0.2, 2)
-CONSUMERS = ("paused", "deleted")
+# Of so many of them the consumer is deleted, and made again under settings that are edited: what the
+# instance takes from them about the stream is of use, or not, to the operations that follow.
+DELETED_SHARE = {"edit": 0.75, "delete": 0.25, "purge": 0.25, "restore": 0.25, "take": 0}
 # The share of clients that are away while something is done to the stream.
 LEAVE_SHARE = (0, 0.5)
 # How long edited settings stay, and how old the store is that is put back.
@@ -95,7 +98,7 @@ def _text(fault: Fault) -> str:
         case "restore":
             text = f"a store {fault.age:.1f} s older, the broker away for {fault.away:.1f} s"
         case "delete":
-            text = f"{fault.amount} messages deleted: {fault.way}"
+            text = f"{fault.amount} messages deleted, {DELETED[fault.way]}"
         case "purge":
             text = f"messages purged by {fault.way}" + f" {fault.amount}" * (fault.way == "keep")
             text = "all messages purged" if fault.way == "all" else text
@@ -159,7 +162,8 @@ def _operation(chance: random.Random, fault: Fault) -> Fault:
     amount = chance.randint(*AMOUNT.get(fault.kind, (0, 0)))
     age = round(chance.uniform(*AGE_SECONDS.get(fault.kind, (0, 0))), 1)
     is_held, hold = chance.random() < HOLD_SHARE, round(chance.uniform(*HOLD_SECONDS), 1)
-    consumer, share = chance.choice(CONSUMERS), round(chance.uniform(*LEAVE_SHARE), 2)
+    consumer = "deleted" if chance.random() < DELETED_SHARE[fault.kind] else "paused"
+    share = round(chance.uniform(*LEAVE_SHARE), 2)
     # A consumer that is held up gives nothing to anybody.
     if fault.kind == "take":
         is_held, share = False, 0.0

@@ -14,7 +14,7 @@ from .processes import Unrecovered
 STREAM = "ODIN_TOKENS"
 # Consumers of instances are called like that.
 CONSUMER_PREFIX = "odin-ws"
-ANSWER_SECONDS = 2.0
+ANSWER_SECONDS = 1.0
 PAUSE_SECONDS = 0.2
 # A broker may be away meanwhile.
 PATIENCE_SECONDS = 25.0

@@ -254,12 +254,14 @@ def _examples(run: Run, verdicts: list[Verdict]) -> list[str]:
         return run.truth.describe(mark, run.begin)
 
     found = list(run.truth.contradictions)
+    found += [
+        f"client {client.number} recovered at {pos_of(false.claim.after)}, "
+        f"and never got {describe(false.missing)}"
+        for client, verdict in zip(run.clients, verdicts)
+        for false in verdict.false_claims[:1]
+    ][: EXAMPLES_MAX // 2]
     for client, verdict in zip(run.clients, verdicts):
         name = f"client {client.number}"
-        found += [
-            f"{name} resumed at {pos_of(false.claim.after)} and never got {describe(false.missing)}"
-            for false in verdict.false_claims[:2]
-        ]
         found += [f"{name} lost {describe(mark)}" for mark in verdict.lost[:2]]
         found += [f"{name} was told late of {describe(mark)}" for mark in verdict.told_late[:1]]
         found += [f"{name}: {wrong}" for wrong in verdict.wrong_prev[:2] + client.errors[:2]]

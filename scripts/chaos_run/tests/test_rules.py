@@ -2,7 +2,7 @@
 
 import unittest
 
-from .. import channels, plan
+from .. import channels, options, plan
 from ..interruptions import Interruptions, percentile
 from ..position import Position
 
@@ -140,3 +140,49 @@ class Plans(unittest.TestCase):
     def test_only_what_was_chosen_occurs(self) -> None:
         faults = plan.draw(1, 60, ["broker-kill"], 2, 3)
         self.assertEqual({fault.kind for fault in faults}, {"broker-kill"})
+
+    def test_operations_on_the_stream_change_nothing_about_the_other_tracks(self) -> None:
+        kinds = list(plan.DEFAULT_KINDS)
+        with_them = plan.draw(7, 60, [*kinds, *plan.TRACKS["stream"]], 2, 3)
+        others = [fault for fault in with_them if fault.kind in kinds]
+        self.assertEqual(others, plan.draw(7, 60, kinds, 2, 3))
+
+    def test_operations_are_done_in_all_ways_and_mostly_while_an_instance_is_held_up(self) -> None:
+        faults = plan.draw(1, 3_000, list(plan.STREAM_KINDS), 2, 1)
+        for kind, ways in plan.WAYS.items():
+            drawn = [fault for fault in faults if fault.kind == kind]
+            self.assertEqual({fault.way for fault in drawn}, set(ways))
+            self.assertEqual({fault.target for fault in drawn}, {0, 1})
+            low, high = plan.AMOUNT[kind]
+            self.assertTrue(all(low <= fault.amount <= high for fault in drawn))
+            held = [fault for fault in drawn if fault.hold]
+            self.assertEqual(len(held) > len(drawn) * 0.6, kind != "take")
+            self.assertTrue(all(fault.hold <= 2 and fault.consumer for fault in held))
+        restored = [fault for fault in faults if fault.kind == "restore"]
+        self.assertEqual({fault.target for fault in restored}, {0, 1})
+        self.assertTrue(all(fault.age and fault.away for fault in restored))
+
+    def test_each_fault_says_what_it_is(self) -> None:
+        faults = plan.draw(1, 3_000, list(plan.KINDS), 2, 3)
+        texts = [str(fault) for fault in faults]
+        for part in ("purged by keep", "all messages purged", "secure", "edited for", "taken from"):
+            self.assertTrue(any(part in text for text in texts), part)
+        for fault, text in zip(faults, texts):
+            self.assertEqual("SIGSTOP to broker" in text, fault.kind == "broker-pause")
+            self.assertEqual("held up" in text, fault.hold > 0)
+
+
+class Chosen(unittest.TestCase):
+    def parse(self, *arguments: str):
+        own = [f"--{name}=-" for name in ("binary", "haproxy", "nats-server", "folder")]
+        return options.parse([*own, *arguments])
+
+    def test_operations_on_the_stream_are_done_only_if_they_are_asked_for(self) -> None:
+        for nodes in ("1", "3"):
+            self.assertFalse(set(self.parse("--nodes", nodes).faults) & set(plan.STREAM_KINDS))
+        chosen = self.parse("--nodes", "1", "--faults", ",".join(plan.STREAM_KINDS))
+        self.assertEqual(chosen.faults, list(plan.STREAM_KINDS))
+
+    def test_an_older_store_is_left_out_of_a_cluster(self) -> None:
+        chosen = self.parse("--faults", "purge,restore")
+        self.assertEqual((chosen.faults, chosen.left_out), (["purge"], ["restore"]))
