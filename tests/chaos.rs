@@ -12,7 +12,7 @@ const OPERATIONS: [&str; 8] = [
     "--minutes",
     "0.42",
     "--seed",
-    "895",
+    "2639",
     "--nodes",
     "1",
     "--faults",

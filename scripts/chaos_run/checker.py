@@ -1,7 +1,7 @@
 """What one client received, message by message, and what the server claimed about it.
 
-It takes everything in by the rules for clients of docs/protocol.md, and counts what is wrong at
-once. What did not come, and which claims were false, is found when everything is known (verdict.py).
+It takes everything in by the rules for clients of docs/chaos.md, and counts what is wrong at once.
+What did not come, and which claims were false, is found when everything is known (verdict.py).
 Places are marks (lives.py).
 """
 

@@ -1,5 +1,6 @@
-"""Operations on the stream while it is read: messages deleted, purged or taken by somebody else, and
-settings edited. Each tells the truth what it did."""
+"""Operations on the stream while it is read: messages deleted, purged or taken by somebody else,
+and edited settings. Each tells the truth what it did.
+"""
 
 import asyncio
 import contextlib
@@ -62,10 +63,10 @@ class Operations:
 
     @contextlib.asynccontextmanager
     async def held(self, fault: Fault):
-        """The instance stands still, and its consumer gives nothing out: otherwise the broker goes on
-        sending what the instance had asked for. So what is published in the first half of the time
-        is there unread, and what is done is done then. Without its consumer the instance asks for
-        the stream's settings again when it goes on. Clients that are away meanwhile resume afterwards."""
+        """The instance stands still, and its consumer gives nothing out: otherwise the broker goes
+        on sending what the instance had asked for. So what is published in the first half of the
+        time is there unread, and what is done is done then. Without its consumer the instance asks
+        for the stream's settings again when it goes on. Clients that are away resume afterwards."""
         count = round(len(self._clients) * fault.share)
         for client in random.Random(str(fault)).sample(self._clients, count):
             client.leave(fault.hold + LEAVE_SECONDS)

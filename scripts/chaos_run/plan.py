@@ -47,8 +47,8 @@ AMOUNT = {"delete": (1, 12), "purge": (0, 20), "take": (1, 20), "edit": (1, 5)}
 # Of so many operations one is done while no instance is held up; and for how long one is.
 HOLD_SHARE = 0.75
 HOLD_SECONDS = (0.2, 2)
-# Of so many of them the consumer is deleted, and made again under settings that are edited: what the
-# instance takes from them about the stream is of use, or not, to the operations that follow.
+# In so many of them the consumer is deleted. If that is done while settings are edited, the
+# instance makes its next one by them, and goes on by them through the operations that follow.
 DELETED_SHARE = {"edit": 0.75, "delete": 0.25, "purge": 0.25, "restore": 0.25, "take": 0}
 # The share of clients that are away while something is done to the stream.
 LEAVE_SHARE = (0, 0.5)

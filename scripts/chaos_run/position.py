@@ -1,4 +1,4 @@
-"""A client's place in the stream, as docs/protocol.md says that a client keeps it."""
+"""A client's place in the stream, as docs/chaos.md says that a client keeps it."""
 
 
 class Position:

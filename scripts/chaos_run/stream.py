@@ -138,7 +138,7 @@ class Stream:
 
 
 def _stream_pos(reply: str) -> int:
-    """`$JS.ACK.<stream>.<consumer>.<delivered>.<stream position>.…`, or the same with a domain and an
+    """`$JS.ACK.<stream>.<consumer>.<delivered>.<stream position>.…`, or with a domain and an
     account before the stream."""
     tokens = reply.split(".")
     return int(tokens[5] if len(tokens) == 9 else tokens[7])

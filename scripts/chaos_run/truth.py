@@ -122,7 +122,8 @@ class Truth:
 
     def describe(self, mark: int, begin: float) -> str:
         publication = self.publications[self._number_at[mark]]
-        sent = f"{publication.channel} at {pos_of(mark)}, sent at {publication.sent_at - begin:.1f} s"
+        sent_at = publication.sent_at - begin
+        sent = f"{publication.channel} at {pos_of(mark)}, sent at {sent_at:.1f} s"
         return sent + self.removals.describe(mark, begin)
 
     def _stands_at(self, number: int, mark: int, how: str) -> None:

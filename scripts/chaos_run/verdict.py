@@ -29,7 +29,7 @@ class FalseClaim:
 
 @dataclasses.dataclass
 class Verdict:
-    """Of one client, as marks; `expected` is the sum of delivered, lost, told late and announced."""
+    """Of one client, as marks; `expected` is the sum of the next four."""
 
     expected: int = 0
     delivered: int = 0
@@ -54,31 +54,24 @@ def judge(checker: Checker, truth: Truth, previous: dict[int, int]) -> Verdict:
     published = truth.published_on(checker.channels)
     received: set[int] = set()
     missing: dict[int, int] = {}
-    before = None
+    # For each segment what is missed for the first time, of what the stream had lost.
+    losses: list[set[int]] = []
     for segment, following in zip(checker.segments, [*checker.segments[1:], None]):
         found = {}
         for mark in _expected(segment, following, published, truth):
-            if any(other.has(mark) for other in checker.segments):
+            if segment.has(mark) or any(other.has(mark) for other in checker.segments):
                 received.add(mark)
             else:
                 found[mark] = _status(segment, following, mark, truth)
-        new = {mark for mark in found.keys() - missing.keys() if truth.removals.has(mark)}
-        loaded = {mark for mark in new if segment.is_loaded(mark, truth.sent_at(mark))}
-        # The notice before has its reason in what it made the client load.
-        if before is not None and not before and loaded:
-            verdict.false_alarms -= 1
-        if segment.is_told:
-            is_older = following is not None and following.view != segment.view
-            before = bool(is_older or new - loaded)
-            verdict.notices += 1
-            verdict.false_alarms += not before
-        else:
-            before = None
+        new = found.keys() - missing.keys()
+        losses.append({mark for mark in new if truth.removals.has(mark)})
         _remember(found, missing, truth)
     verdict.delivered, verdict.expected = len(received), len(received) + len(missing)
     kinds = {ANNOUNCED: verdict.announced, TOLD_LATE: verdict.told_late, LOST: verdict.lost}
     for mark in sorted(missing):
         kinds[missing[mark]].append(mark)
+    verdict.notices = sum(segment.is_told for segment in checker.segments)
+    verdict.false_alarms = _false_alarms(checker, truth, losses)
     verdict.false_claims = _false_claims(checker, truth, published)
     verdict.wrong_prev = _wrong_prev(checker, previous)
     return verdict
@@ -100,16 +93,10 @@ def _expected(
     away counts to where the client was before, although the next start may be below it."""
     is_in = truth.lives.is_in
     end = published[-1] if published else 0
-    seen = (
-        mark for mark in within(published, segment.start, end) if is_in(mark, segment.view)
-    )
+    seen = (mark for mark in within(published, segment.start, end) if is_in(mark, segment.view))
     if following is None:
         return list(seen)
-    return [
-        mark
-        for mark in seen
-        if mark <= following.start or not is_in(mark, following.view)
-    ]
+    return [mark for mark in seen if mark <= following.start or not is_in(mark, following.view)]
 
 
 def _status(segment: Segment, following: Segment | None, mark: int, truth: Truth) -> int:
@@ -123,6 +110,20 @@ def _status(segment: Segment, following: Segment | None, mark: int, truth: Truth
         return ANNOUNCED
     before = segment.position_before
     return TOLD_LATE if before is None or mark > before else LOST
+
+
+def _false_alarms(checker: Checker, truth: Truth, losses: list[set[int]]) -> int:
+    """A notice has its reason in what is missing before it, in what it made the client load, or in
+    positions that are given out again."""
+    alarms = 0
+    for index, segment in enumerate(checker.segments[:-1]):
+        following = checker.segments[index + 1]
+        ours, theirs = losses[index], losses[index + 1]
+        is_lost = any(not segment.is_loaded(mark, truth.sent_at(mark)) for mark in ours)
+        is_loaded = any(following.is_loaded(mark, truth.sent_at(mark)) for mark in theirs)
+        has_reason = is_lost or is_loaded or following.view != segment.view
+        alarms += segment.is_told and not has_reason
+    return alarms
 
 
 def _false_claims(checker: Checker, truth: Truth, published: list[int]) -> list[FalseClaim]:
@@ -139,11 +140,8 @@ def _false_claims(checker: Checker, truth: Truth, published: list[int]) -> list[
 
 def _wrong_prev(checker: Checker, previous: dict[int, int]) -> list[str]:
     """Each event once, also if a contradiction in the truth leaves it without a place."""
-    wrong = {
-        (mark, prev)
-        for mark, prev in zip(*checker.told_prev)
-        if previous.get(mark, prev) != prev
-    }
+    told = zip(*checker.told_prev)
+    wrong = {(mark, prev) for mark, prev in told if previous.get(mark, prev) != prev}
     return [
         f"the event at {pos_of(mark)} had prev {prev}, the message before it is at {previous[mark]}"
         for mark, prev in sorted(wrong)

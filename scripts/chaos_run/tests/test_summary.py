@@ -78,7 +78,8 @@ class Failures(unittest.TestCase):
         self.assertEqual(summary["messages"]["false_claims"], 1)
         example = "client 0 recovered at 1, and never got a at 2, sent at 3.0 s, removed by purge"
         self.assertIn(f"{example} at 4.0 s", summary["examples"])
-        self.assertEqual(summary["stream"]["list"], [{"kind": "purge", "at": 4.0, "positions": "2"}])
+        removal = {"kind": "purge", "at": 4.0, "positions": "2"}
+        self.assertEqual(summary["stream"]["list"], [removal])
         self.assertIn("1 messages by 1 purge", text(summary))
 
     def test_a_message_that_did_not_come_fails_and_is_named(self) -> None:

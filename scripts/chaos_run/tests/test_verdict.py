@@ -1,5 +1,5 @@
-"""What was done to the stream, and what the server said of it: which losses are announced, and which
-claims are false."""
+"""What was done to the stream, and what the server said of it: which losses are announced, and
+which claims are false."""
 
 import unittest
 
@@ -65,9 +65,7 @@ class Told(unittest.TestCase):
 
     def resync(self) -> None:
         self.checker.told()
-        self.checker.begins_anywhere(
-            self.truth.newest, self.truth.lives.current(), self.now
-        )
+        self.checker.begins_anywhere(self.truth.newest, self.truth.lives.current(), self.now)
 
     def verdict(self) -> Verdict:
         return judge(self.checker, self.truth, self.truth.previous())
