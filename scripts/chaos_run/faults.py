@@ -134,13 +134,13 @@ class Executor:
         async with self._stream_lock:
             async with world.publisher.at_rest():
                 kept = await world.stream.last_pos()
-                node.keep_store()
+                await asyncio.to_thread(node.keep_store)
             await asyncio.sleep(fault.age)
             async with world.operations.held(fault):
                 began = self._clock()
                 await node.kill()
             await asyncio.sleep(fault.away)
-            node.put_back_store()
+            await asyncio.to_thread(node.put_back_store)
             lost = world.truth.restored(kept, self._clock(), time.time() * 1000)
             await node.start()
         self._report(f"the store ends at {kept}, removed {ranges(lost)}")

@@ -94,6 +94,14 @@ class Interrupted(unittest.TestCase):
         self.assertEqual(interruptions.longest([(0, 1), (9, 12), (13, 15)]), 3)
         self.assertEqual(interruptions.longest([(0, 30)]), 0)
 
+    def test_what_a_client_was_away_on_purpose_does_not_count(self) -> None:
+        interruptions = Interruptions()
+        interruptions.excused(5)
+        interruptions.down(10)
+        interruptions.excused(14)
+        interruptions.up(16)
+        self.assertEqual(interruptions.longest([]), 2)
+
     def test_percentiles_are_values_that_occur(self) -> None:
         values = [float(value) for value in range(1, 201)]
         self.assertEqual(percentile(values, 0.5), 100)
