@@ -55,11 +55,17 @@ class Checker:
         self._begins(Segment(mark, view, position=mark, first_position=mark), mark, now)
 
     def begins_anywhere(self, newest: int, view: int = 0, now: float = 0.0) -> None:
-        """After a `resync`, or with a server that is still reading the stream: what is published
-        from now on, after `newest`, has to come, and everything after the first event."""
+        """With a server that is still reading the stream: what is published from now on, after
+        `newest`, has to come, and everything after the first event."""
         self._ends_segment(now)
-        segment = Segment(newest, view, is_certain=False, resynced_at=now)
-        self._begins(segment, 0, now)
+        self._begins(Segment(newest, view, is_certain=False), 0, now)
+
+    def resynced(self, newest: int, view: int = 0, now: float = 0.0) -> None:
+        """The same, after a `resync`."""
+        if self.segments:
+            self.told()
+            self.begins_anywhere(newest, view, now)
+            self.segments[-1].resynced_at = now
 
     def told(self) -> None:
         """`resync` or `recovered:false`: another start follows at once."""

@@ -183,14 +183,11 @@ class Client:
     def _begins(self, answer: dict) -> None:
         """Position 0 is that of a server which has read nothing yet of what the stream retains."""
         if answer["pos"] == 0:
-            self._begins_anywhere()
+            view = self._truth.lives.current()
+            self.checker.begins_anywhere(self._truth.newest, view, self._clock())
         else:
             mark = self._mark(answer)
             self.checker.begins(mark, self._truth.lives.view_from(mark), self._clock())
-
-    def _begins_anywhere(self) -> None:
-        view = self._truth.lives.current()
-        self.checker.begins_anywhere(self._truth.newest, view, self._clock())
 
     def _mark(self, position: dict) -> int:
         return self._truth.lives.mark(position["pos"], position["ts"])
@@ -227,9 +224,8 @@ class Client:
                 self._position.resynced(message)
                 # What a resume has announced may not come any more.
                 self._replayed = None
-                if self.checker.segments:
-                    self.checker.told()
-                    self._begins_anywhere()
+                view = self._truth.lives.current()
+                self.checker.resynced(self._truth.newest, view, self._clock())
             case "source_live":
                 self._position.source_live(message)
             case "heartbeat":

@@ -30,9 +30,8 @@ class Segment:
     # `resync`, until there is one.
     position: int | None = None
     first_position: int | None = None
-    # Of a segment that a `resync` began: when that came, and the first position after it.
+    # Of a segment that a `resync` began: when that came.
     resynced_at: float | None = None
-    went_on_at: int | None = None
     # What came in order, and what came after later ones.
     marks: array = dataclasses.field(default_factory=lambda: array("Q"))
     late: set[int] = dataclasses.field(default_factory=set)
@@ -65,14 +64,11 @@ class Segment:
     def moves_to(self, mark: int) -> None:
         """As a client does it, which knows no lives: forward by position."""
         if self.position is None or pos_of(mark) > pos_of(self.position):
-            self.went_on_at = mark if self.position is None else self.went_on_at
             self.position = mark
 
-    def is_loaded(self, mark: int, sent_at: float) -> bool:
-        """Whether the client loads what was published there because of the `resync`: it was sent
-        before that, and there was no position yet."""
-        is_before = self.went_on_at is None or mark <= self.went_on_at
-        return self.resynced_at is not None and sent_at <= self.resynced_at and is_before
+    def is_loaded(self, sent_at: float) -> bool:
+        """Whether the client has loaded what was sent then, because of the `resync`."""
+        return self.resynced_at is not None and sent_at <= self.resynced_at
 
     def is_doubted(self, channel: str, mark: int) -> bool:
         return any(

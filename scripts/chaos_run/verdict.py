@@ -5,7 +5,7 @@ client has to be told. What did not come is
 
 - announced, if a notice (`resync`, `recovered:false`) came while the client's position was still
   below it, or within 6 s of an event with `prev` 0 that was the next one on its channel; or if it
-  was sent before a `resync` and the client has had no position since: it loads everything again;
+  was sent before the `resync` that the client went on after: what was published is loaded then;
 - told late, if a notice came within 6 s of when the server moved the position past it: a client
   that is cut off in between never learns of it;
 - lost otherwise.
@@ -100,7 +100,7 @@ def _expected(
 
 
 def _status(segment: Segment, following: Segment | None, mark: int, truth: Truth) -> int:
-    if segment.is_loaded(mark, truth.sent_at(mark)):
+    if segment.is_loaded(truth.sent_at(mark)):
         return ANNOUNCED
     if following is None:
         return LOST
@@ -119,8 +119,8 @@ def _false_alarms(checker: Checker, truth: Truth, losses: list[set[int]]) -> int
     for index, segment in enumerate(checker.segments[:-1]):
         following = checker.segments[index + 1]
         ours, theirs = losses[index], losses[index + 1]
-        is_lost = any(not segment.is_loaded(mark, truth.sent_at(mark)) for mark in ours)
-        is_loaded = any(following.is_loaded(mark, truth.sent_at(mark)) for mark in theirs)
+        is_lost = any(not segment.is_loaded(truth.sent_at(mark)) for mark in ours)
+        is_loaded = any(following.is_loaded(truth.sent_at(mark)) for mark in theirs)
         has_reason = is_lost or is_loaded or following.view != segment.view
         alarms += segment.is_told and not has_reason
     return alarms

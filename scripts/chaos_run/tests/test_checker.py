@@ -141,14 +141,14 @@ class Delivery(unittest.TestCase):
         self.checker.begins(0)
         self.receive(1)
         # Before anything was sent, as far as the truth knows.
-        self.checker.begins_anywhere(6, now=-1.0)
+        self.checker.resynced(6, now=-1.0)
         self.receive(4, 6)
         self.assert_found(expected=5, delivered=3, lost=[5], announced=1)
 
     def test_after_a_resync_what_is_published_later_is_expected(self) -> None:
         self.checker.begins(0)
         self.receive(1, 2)
-        self.checker.begins_anywhere(4, now=-1.0)
+        self.checker.resynced(4, now=-1.0)
         self.assert_found(expected=5, delivered=2, lost=[5, 6], announced=1)
 
     def test_an_unknown_prev_is_counted_and_not_wrong(self) -> None:
