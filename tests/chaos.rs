@@ -12,7 +12,7 @@ const OPERATIONS: [&str; 8] = [
     "--minutes",
     "0.42",
     "--seed",
-    "2639",
+    "2885",
     "--nodes",
     "1",
     "--faults",

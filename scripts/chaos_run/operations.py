@@ -123,7 +123,8 @@ class Operations:
             if way == "allow_rollup_hdrs":
                 channel, what = chance.choice(self._publisher.channels), chance.choice(ROLL_UPS)
                 await self._publisher.roll_up(channel, what, self._clock)
-            await asyncio.sleep(fault.age)
+            # An instance that was held up goes on while they still hold.
+            await asyncio.sleep(fault.hold / 2 + fault.age)
         except Refused as refusal:
             raise Unrecovered(f"the brokers do not take other settings: {refusal}") from None
         finally:
