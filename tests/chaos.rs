@@ -5,9 +5,19 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-/// The bounded run: the same faults each time, and nothing that depends on how fast the machine is.
-const BOUNDED: [&str; 7] =
-    ["--minutes", "0.5", "--clients", "20", "--seed", "7", "--no-interruption-limit"];
+/// Bounded runs: the same faults each time, and nothing that depends on how fast the machine is.
+const BOUNDED: [&str; 3] = ["--clients", "20", "--no-interruption-limit"];
+const FAULTS: [&str; 4] = ["--minutes", "0.5", "--seed", "7"];
+const OPERATIONS: [&str; 8] = [
+    "--minutes",
+    "0.42",
+    "--seed",
+    "2885",
+    "--nodes",
+    "1",
+    "--faults",
+    "instance-kill,purge,delete,edit,restore,take",
+];
 
 fn run(arguments: &[&str]) {
     let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("scripts/chaos");
@@ -27,5 +37,15 @@ fn the_checker_of_the_chaos_run_finds_what_is_wrong() {
 
 #[test]
 fn clients_lose_nothing_while_instances_and_brokers_are_killed() {
-    run(&[&BOUNDED[..], &["--binary", env!("CARGO_BIN_EXE_odin-ws")]].concat());
+    run_bounded(&FAULTS);
+}
+
+#[test]
+fn clients_are_told_what_is_taken_out_of_the_stream_before_it_is_read() {
+    run_bounded(&OPERATIONS);
+}
+
+fn run_bounded(arguments: &[&str]) {
+    let binary = ["--binary", env!("CARGO_BIN_EXE_odin-ws")];
+    run(&[&BOUNDED[..], arguments, &binary].concat());
 }

@@ -27,7 +27,7 @@ async def carry_out(chosen, faults: list[plan.Fault]) -> int:
     try:
         result = summary.summarize(await run(chosen, faults, folder, say))
     finally:
-        for store in folder.glob("broker-?"):
+        for store in folder.glob("broker-?*/"):
             shutil.rmtree(store)
     say(summary.text(result))
     if result["passed"] and not chosen.keep:
@@ -48,6 +48,8 @@ def main() -> int:
     say(f"seed {chosen.seed}, {len(faults)} faults:")
     for fault in faults:
         say(str(fault))
+    for kind in chosen.left_out:
+        say(f"{kind} needs --nodes 1 and is left out")
     if chosen.plan:
         return 0
     try:

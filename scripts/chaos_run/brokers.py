@@ -2,6 +2,7 @@
 
 import asyncio
 import pathlib
+import shutil
 import signal
 
 from .processes import Addresses, Process, answers_ok, until
@@ -10,10 +11,12 @@ from .processes import Addresses, Process, answers_ok, until
 class Broker:
     """One node; its store outlives it."""
 
-    def __init__(self, process: Process, client: str, monitor: str) -> None:
+    def __init__(self, process: Process, client: str, monitor: str, store: pathlib.Path) -> None:
         self.process = process
         self.client = client
         self._monitor = monitor
+        self._store = store
+        self._older_store = store.with_name(f"{store.name}-older")
 
     async def start(self) -> None:
         await self.process.start()
@@ -26,6 +29,20 @@ class Broker:
 
     def resume(self) -> None:
         self.process.signal(signal.SIGCONT)
+
+    def keep_store(self) -> None:
+        """Puts a copy of the store aside, as it is at this moment."""
+        shutil.rmtree(self._older_store, ignore_errors=True)
+        self.pause()
+        try:
+            shutil.copytree(self._store, self._older_store)
+        finally:
+            self.resume()
+
+    def put_back_store(self) -> None:
+        """The copy takes the store's place; the broker has to be away."""
+        shutil.rmtree(self._store)
+        self._older_store.rename(self._store)
 
     async def is_healthy(self) -> bool:
         """Whether it serves JetStream and has caught up with the other nodes."""
@@ -46,7 +63,7 @@ class Brokers:
             config.write_text(_config(number, client, monitor, store, routes), encoding="utf-8")
             log = folder / f"broker-{number}.log"
             process = Process(f"broker {number}", [binary, "--config", str(config)], {}, log)
-            self.nodes.append(Broker(process, client, monitor))
+            self.nodes.append(Broker(process, client, monitor, store))
 
     def urls(self) -> list[str]:
         return [f"nats://{node.client}" for node in self.nodes]

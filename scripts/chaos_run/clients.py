@@ -60,10 +60,13 @@ class Client:
         self._successor: asyncio.Task | None = None
         # Tasks that end by themselves.
         self._loose: set[asyncio.Task] = set()
+        self._clock = None
+        self._away_until = 0.0
         self._seq = 0
         self._replayed: Replayed | None = None
 
     async def run(self, clock) -> None:
+        self._clock = clock
         try:
             socket = await self._open()
             while True:
@@ -72,17 +75,24 @@ class Client:
                     self._attempt = 0
                     self.interruptions.up(clock())
                     self._drop_previous()
-                    socket = await self._read(socket, clock)
+                    socket = await self._read(socket)
                 except LOSSES as loss:
                     self.interruptions.down(clock())
                     self._drop(socket)
                     self._drop_previous()
                     self._count_loss(loss)
+                    await self._stay_away()
                     socket = await self._reopen()
         finally:
             self.interruptions.up(clock())
             if self._successor is not None:
                 self._successor.cancel()
+
+    def leave(self, seconds: float) -> None:
+        """Drops the connection, and comes back after so long."""
+        if self._clock is not None:
+            self._away_until = self._clock() + seconds
+        self.cut()
 
     def cut(self) -> None:
         """Drops the TCP connection without a word."""
@@ -115,6 +125,11 @@ class Client:
             self._attempt += 1
             self._drop(socket)
 
+    async def _stay_away(self) -> None:
+        if self._away_until > self._clock():
+            await asyncio.sleep(self._away_until - self._clock())
+            self.interruptions.excused(self._clock())
+
     async def _reopen(self) -> ClientConnection:
         """The connection that a drain has prepared, or else another one at once: whoever loses a
         connection before its time to move has come does not wait for that."""
@@ -137,7 +152,7 @@ class Client:
             await socket.send(json.dumps(command))
             answer = json.loads(await socket.recv())
             while answer.get("type") != "subscribed":
-                self._handle(answer, 0.0)
+                self._handle(answer)
                 answer = json.loads(await socket.recv())
         if answer["rejected"]:
             self.errors.append(f"rejected: {answer['rejected']}")
@@ -152,26 +167,35 @@ class Client:
         elif recovered is True:
             self.counts["recovered"] += 1
             self._replayed = Replayed(answer["pos"], answer["resume"]["messages"])
+            lives = self._truth.lives
+            self.checker.resumed(self._mark(resume), self._mark(answer), lives.current())
         elif recovered is False:
             self.counts["not recovered"] += 1
             self.counts[f"reason {answer['resume']['reason']}"] += 1
+            self.checker.told()
             self._begins(answer)
         else:
             # It was not told that it missed anything: what it did miss counts as lost.
             self.counts["recovered missing"] += 1
+            self.checker.reaches(self._mark(answer), self._clock())
         self._position.subscribed(answer)
 
     def _begins(self, answer: dict) -> None:
         """Position 0 is that of a server which has read nothing yet of what the stream retains."""
         if answer["pos"] == 0:
-            self.checker.begins_anywhere(self._truth.newest)
+            view = self._truth.lives.current()
+            self.checker.begins_anywhere(self._truth.newest, view, self._clock())
         else:
-            self.checker.begins(answer["pos"])
+            mark = self._mark(answer)
+            self.checker.begins(mark, self._truth.lives.view_from(mark), self._clock())
 
-    async def _read(self, socket: ClientConnection, clock) -> ClientConnection:
+    def _mark(self, position: dict) -> int:
+        return self._truth.lives.mark(position["pos"], position["ts"])
+
+    async def _read(self, socket: ClientConnection) -> ClientConnection:
         """Reads until the connection is lost, or one that takes its place is open."""
         while self._successor is None:
-            self._handle(json.loads(await socket.recv()), clock())
+            self._handle(json.loads(await socket.recv()))
         while True:
             receiving = asyncio.create_task(socket.recv())
             try:
@@ -179,32 +203,35 @@ class Client:
                     {receiving, self._successor}, return_when=asyncio.FIRST_COMPLETED
                 )
                 if not self._successor.done():
-                    self._handle(json.loads(receiving.result()), clock())
+                    self._handle(json.loads(receiving.result()))
                     continue
             finally:
                 receiving.cancel()
             # What came here unread is among what the other connection resumes.
-            self.interruptions.down(clock())
+            self.interruptions.down(self._clock())
             self.counts["moved before the end"] += 1
             self._previous = socket
             return await self._reopen()
 
-    def _handle(self, message: dict, now: float) -> None:
+    def _handle(self, message: dict) -> None:
         if "seq" in message:
-            self._event(message, now)
+            self._event(message)
             return
         match message.get("type"):
             case "resync":
                 self.counts["resyncs"] += 1
                 self.counts[f"resync {message['reason']}"] += 1
                 self._position.resynced(message)
-                if self.checker.segments:
-                    self.checker.begins_anywhere(self._truth.newest)
+                # What a resume has announced may not come any more.
+                self._replayed = None
+                view = self._truth.lives.current()
+                self.checker.resynced(self._truth.newest, view, self._clock())
             case "source_live":
                 self._position.source_live(message)
             case "heartbeat":
-                if "position" in message:
-                    self._position.reached(message["position"])
+                position = message.get("position")
+                if position is not None and self._position.reached(position):
+                    self.checker.reaches(self._mark(position), self._clock())
             case "source_stale":
                 self.counts["stale"] += 1
             case "server_draining":
@@ -214,21 +241,22 @@ class Client:
             case _:
                 self.errors.append(f"unexpected message {message}")
 
-    def _event(self, event: dict, now: float) -> None:
+    def _event(self, event: dict) -> None:
+        now = self._clock()
         self._seq += 1
         if event["seq"] != self._seq:
             self.counts["holes in seq"] += 1
             raise Lost("the server dropped messages of this connection")
-        channel, pos = event["channel"], event["pos"]
-        sent_at = self._truth.observed(event["data"].get("n"), pos, channel)
-        if sent_at is not None:
-            self.delay = max(self.delay, now - sent_at)
-            self.delay_from_store = max(self.delay_from_store, time.time() - event["ts"] / 1000)
+        channel, pos, mark = event["channel"], event["pos"], self._mark(event)
+        sent_at = self._truth.observed(event["data"].get("n"), mark, channel)
         if self._replayed is not None and not self._replayed.goes_on(pos):
             if not self._replayed.is_complete():
                 self.errors.append(self._replayed.complaint())
             self._replayed = None
-        self.checker.event(channel, pos, event["prev"])
+        is_new = self.checker.event(channel, mark, event["prev"], now)
+        if is_new and sent_at is not None:
+            self.delay = max(self.delay, now - sent_at)
+            self.delay_from_store = max(self.delay_from_store, time.time() - event["ts"] / 1000)
         self._position.event(event)
 
     async def _move(self, draining: dict) -> ClientConnection:

@@ -3,15 +3,20 @@
 import asyncio
 import dataclasses
 import random
+import time
 
 from .balancer import Balancer
 from .brokers import Brokers
 from .clients import Client
 from .instances import Instances
 from .interruptions import Window
-from .plan import TRACKS, Done, Fault, track_of
+from .lives import pos_of
+from .operations import Operations
+from .plan import STREAM_KINDS, TRACKS, Done, Fault, track_of
 from .processes import Unrecovered, until
 from .publisher import Publisher
+from .removals import ranges
+from .stream import Stream
 from .truth import Truth
 
 # Between a recovery and the next fault of the track.
@@ -28,6 +33,8 @@ class World:
     instances: Instances
     balancer: Balancer
     publisher: Publisher
+    stream: Stream
+    operations: Operations
     truth: Truth
     clients: list[Client]
 
@@ -52,6 +59,9 @@ class Executor:
         self.done: list[Done] = []
         # When no broker was there, with a single one.
         self.outages: list[Window] = []
+        # An older store is put back, or the stream is operated on, but not both: what an operation
+        # did to a stream that is not there any more would not be known.
+        self._stream_lock = asyncio.Lock()
 
     async def run(self, plan: list[Fault], seconds: float) -> None:
         """Faults that are late because the one before took long are left out at the end."""
@@ -100,7 +110,7 @@ class Executor:
                     world.brokers.nodes[fault.target].resume()
                 await self._brokers_recovered(began)
             case "broker-step-down":
-                await world.publisher.step_down()
+                await world.stream.step_down()
                 await self._brokers_recovered(None)
             case "client-cut":
                 count = round(len(world.clients) * fault.share)
@@ -108,6 +118,33 @@ class Executor:
                     client.cut()
             case "balancer-cut":
                 await world.balancer.cut(fault.target)
+            case "restore":
+                began = await self._restore(fault)
+                await self._brokers_recovered(began)
+            case kind if kind in STREAM_KINDS:
+                async with self._stream_lock:
+                    self._report(await world.operations.carry_out(fault))
+                await world.all_ready()
+
+    async def _restore(self, fault: Fault) -> float:
+        """What is published between the copy and the end of the broker is lost. Returns when the
+        broker went away."""
+        world = self._world
+        (node,) = world.brokers.nodes
+        async with self._stream_lock:
+            async with world.publisher.at_rest():
+                kept = await world.stream.last_pos()
+                await asyncio.to_thread(node.keep_store)
+            await asyncio.sleep(fault.age)
+            async with world.operations.held(fault):
+                began = self._clock()
+                await node.kill()
+            await asyncio.sleep(fault.away)
+            await asyncio.to_thread(node.put_back_store)
+            lost = world.truth.restored(kept, self._clock(), time.time() * 1000)
+            await node.start()
+        self._report(f"the store ends at {kept}, removed {ranges(lost)}")
+        return began
 
     async def _roll(self, first: int) -> None:
         processes = self._world.instances.processes
@@ -123,12 +160,12 @@ class Executor:
         await self._world.brokers.recovered()
         if away_since is not None and len(self._world.brokers.nodes) == 1:
             self.outages.append((away_since, self._clock()))
-        acknowledged = self._world.truth.newest
+        acknowledged = pos_of(self._world.truth.newest)
         last = 0
 
         async def has_tail() -> bool:
             nonlocal last
-            last = await self._world.publisher.last_pos()
+            last = await self._world.stream.last_pos()
             return last >= acknowledged
 
         try:

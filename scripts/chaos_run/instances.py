@@ -22,6 +22,7 @@ class Instances:
             if not name.startswith(SETTING_PREFIXES)
         }
         self.addresses = [addresses.free() for _ in range(count)]
+        self.names = [f"chaos-{number}" for number in range(count)]
         self.processes = [
             Process(
                 f"instance {number}",
@@ -29,7 +30,7 @@ class Instances:
                 inherited
                 | {
                     "WS_ADMIN_ADDR": f"{addresses.host}:0",
-                    "WS_INSTANCE": f"chaos-{number}",
+                    "WS_INSTANCE": self.names[number],
                     "NATS_URL": ",".join(urls),
                     "JS_STREAM_REPLICAS": str(len(urls)),
                     "LOG_FORMAT": "json",

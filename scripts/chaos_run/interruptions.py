@@ -16,6 +16,11 @@ class Interruptions:
         if self._since is None:
             self._since = now
 
+    def excused(self, now: float) -> None:
+        """What was until now does not count: the client meant to be away."""
+        if self._since is not None:
+            self._since = now
+
     def up(self, now: float) -> None:
         if self._since is not None:
             self.windows.append((self._since, now))

@@ -3,7 +3,7 @@
 import argparse
 import random
 
-from .plan import CLUSTER_KINDS, KINDS
+from .plan import CLUSTER_KINDS, DEFAULT_KINDS, KINDS, SINGLE_KINDS, STREAM_KINDS
 from .summary import INTERRUPTION_LIMIT_SECONDS, MEMORY_LIMIT_MB
 
 
@@ -27,7 +27,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="MB",
         help="what an instance may ever have resident",
     )
-    parser.add_argument("--faults", help=f"kinds, separated by commas: {', '.join(KINDS)}")
+    kinds = f"{', '.join(DEFAULT_KINDS)}; and, only if given, {', '.join(STREAM_KINDS)}"
+    parser.add_argument("--faults", help=f"kinds, separated by commas: {kinds}")
     parser.add_argument("--json", metavar="FILE", help="writes the summary there, too")
     parser.add_argument("--plan", action="store_true", help="prints the plan and does nothing")
     parser.add_argument("--keep", action="store_true", help="keeps the logs of a run that passed")
@@ -46,12 +47,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _choose_faults(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """A single broker has nobody to lead in its place."""
+    """A single broker has nobody to lead in its place. Of several, one alone cannot be given an
+    older store: that kind is left out."""
     impossible = CLUSTER_KINDS if options.nodes == 1 else ()
+    options.left_out = []
     if options.faults is None:
-        options.faults = [kind for kind in KINDS if kind not in impossible]
+        options.faults = [kind for kind in DEFAULT_KINDS if kind not in impossible]
         return
     options.faults = [kind for kind in options.faults.split(",") if kind]
+    if options.nodes != 1:
+        options.left_out = [kind for kind in options.faults if kind in SINGLE_KINDS]
+        options.faults = [kind for kind in options.faults if kind not in SINGLE_KINDS]
     for kind in options.faults:
         if kind not in KINDS:
             parser.error(f"--faults: {kind!r} is none of {', '.join(KINDS)}")

@@ -8,12 +8,14 @@ import pathlib
 from . import channels, plan
 from .balancer import Balancer
 from .brokers import Brokers
-from .checker import Checker
+from .checker import TOLD_SECONDS, Checker
 from .clients import Client
 from .faults import Executor, World
 from .instances import Instances
+from .operations import Operations
 from .processes import Addresses, Process, Unrecovered, until
 from .publisher import Publisher
+from .stream import Stream
 from .summary import INTERRUPTION_LIMIT_SECONDS, Run
 from .truth import Truth
 
@@ -36,10 +38,11 @@ async def run(
     # Room for each client's connection, its successor and the one that is closing, both ways.
     room = options.clients * 6 + 100
     balancer = Balancer(options.haproxy, instances.addresses, room, addresses, folder)
-    publisher = Publisher(urls, names, options.rate, truth)
+    publisher, stream = Publisher(urls, names, options.rate, truth), Stream(urls)
     numbers = range(options.clients)
     clients = [_client(number, options, balancer, names, truth) for number in numbers]
-    world = World(brokers, instances, balancer, publisher, truth, clients)
+    operations = Operations(stream, publisher, instances, clients, truth)
+    world = World(brokers, instances, balancer, publisher, stream, operations, truth, clients)
     processes = [node.process for node in brokers.nodes] + instances.processes + [balancer.process]
     watch = Watch(clock)
     result = Run(_told(options), clock(), faults, [], [], truth, clients, 0.0, [])
@@ -52,6 +55,7 @@ async def run(
             await balancer.start()
             await world.all_ready()
             await publisher.connect()
+            await stream.connect()
             publishing = group.create_task(publisher.run(options.seed, clock))
             running = [group.create_task(client.run(clock)) for client in clients]
             await _all_subscribed(clients)
@@ -66,6 +70,9 @@ async def run(
             say("no more is published")
             await publisher.finish()
             await _drained(clients, truth)
+            # What is missing may still be told.
+            is_operated = any(done.fault.kind in plan.STREAM_KINDS for done in executor.done)
+            await asyncio.sleep(TOLD_SECONDS if is_operated else AFTERMATH_SECONDS)
             for task in [watching, *running]:
                 task.cancel()
     except* Unrecovered as group:
@@ -74,6 +81,7 @@ async def run(
         for client in clients:
             client.interruptions.up(clock())
         await publisher.close()
+        await stream.close()
         for process in processes:
             await process.end()
     result.memory_bytes = max(process.peak_bytes for process in instances.processes)
@@ -117,11 +125,10 @@ async def _drained(clients: list[Client], truth: Truth) -> None:
     """Waits for the last messages; those that do not come are found missing."""
 
     async def have_all() -> bool:
-        return all(client.checker.has_all(truth) for client in clients)
+        return all(client.checker.has_all(truth.newest_on) for client in clients)
 
     with contextlib.suppress(Unrecovered):
         await until(have_all, "the last messages", DRAIN_SECONDS)
-    await asyncio.sleep(AFTERMATH_SECONDS)
 
 
 def _told(options: argparse.Namespace) -> dict:

@@ -3,10 +3,12 @@
 import collections
 import dataclasses
 
-from .checker import Verdict
 from .interruptions import Window, percentile
-from .plan import Done, Fault
+from .lives import pos_of
+from .plan import STREAM_KINDS, Done, Fault
+from .removals import ranges
 from .truth import Truth
+from .verdict import Verdict, judge
 
 INTERRUPTION_LIMIT_SECONDS = 5.0
 # Several times what an instance takes with the recent log of two minutes at the default rate.
@@ -33,12 +35,14 @@ class Run:
 
 
 def summarize(run: Run) -> dict:
-    verdicts = [client.checker.verdict(run.truth) for client in run.clients]
+    previous = run.truth.previous()
+    verdicts = [judge(client.checker, run.truth, previous) for client in run.clients]
     summary = {
         "version": 1,
         "options": run.options,
         "faults": _faults(run),
         "messages": _messages(run, verdicts),
+        "stream": _stream(run),
         "connections": _connections(run.clients),
         "interruptions": _interruptions(run),
         "delays": {
@@ -59,9 +63,13 @@ def failures(summary: dict) -> list[str]:
     """What a run must not show."""
     found = list(summary["broken"])
     messages, connections = summary["messages"], summary["connections"]
+    # Operations on the stream take messages away: then the server has to say so, and no more.
+    is_operated = any(kind in STREAM_KINDS for kind in summary["faults"]["kinds"])
     for name, text in {
         "lost": "deliveries were lost without a word",
+        "told_late": "deliveries were lost, which was told after the position had passed them",
         "announced_lost": "deliveries were lost, which the server admitted",
+        "false_claims": "resumes recovered, but a message after the position never came",
         "duplicated": "deliveries came twice",
         "out_of_order": "deliveries came out of order",
         "foreign": "deliveries of channels that were not subscribed",
@@ -69,7 +77,7 @@ def failures(summary: dict) -> list[str]:
         "contradictions": "deliveries or acknowledgements contradict each other",
         "abandoned": "messages were never acknowledged: nothing is known of them",
     }.items():
-        if messages[name]:
+        if messages[name] and not (name == "announced_lost" and is_operated):
             found.append(f"{messages[name]} {text}")
     if connections["recovered_missing"]:
         missing = connections["recovered_missing"]
@@ -94,7 +102,8 @@ def failures(summary: dict) -> list[str]:
 
 def text(summary: dict) -> str:
     messages, connections = summary["messages"], summary["connections"]
-    interruptions, faults = summary["interruptions"], summary["faults"]
+    interruptions, faults, stream = summary["interruptions"], summary["faults"], summary["stream"]
+    operations = ", ".join(f"{count} {kind}" for kind, count in stream["kinds"].items())
     kinds = ", ".join(f"{count} {kind}" for kind, count in faults["kinds"].items())
     reasons = ", ".join(f"{count} {name}" for name, count in connections["reasons"].items())
     rows = {
@@ -104,8 +113,15 @@ def text(summary: dict) -> str:
         "expected": f"{messages['expected']} deliveries",
         "delivered": messages["delivered"],
         "lost": messages["lost"],
-        "lost, announced": messages["announced_lost"],
+        "told late": messages["told_late"],
+        "lost, announced": (
+            f"{messages['announced_lost']}, the stream had lost {messages['announced_removed']}"
+        ),
+        "false claims": messages["false_claims"],
+        "false alarms": f"{messages['false_alarms']} of {messages['notices']} notices",
+        "removed": f"{stream['removed']} messages by {operations or 'nothing'}",
         "duplicated": messages["duplicated"],
+        "repeated": f"{messages['repeated']}, and {messages['overtaken']} came after later ones",
         "out of order": messages["out_of_order"],
         "wrong prev": messages["wrong_prev"],
         "prev unknown": messages["prev_unknown"],
@@ -160,13 +176,42 @@ def _messages(run: Run, verdicts: list[Verdict]) -> dict:
         "expected": sum(verdict.expected for verdict in verdicts),
         "delivered": sum(verdict.delivered for verdict in verdicts),
         "lost": sum(len(verdict.lost) for verdict in verdicts),
-        "announced_lost": sum(verdict.announced for verdict in verdicts),
+        "told_late": sum(len(verdict.told_late) for verdict in verdicts),
+        "announced_lost": sum(len(verdict.announced) for verdict in verdicts),
+        "announced_removed": sum(
+            run.truth.removals.has(mark) for verdict in verdicts for mark in verdict.announced
+        ),
+        "false_claims": sum(len(verdict.false_claims) for verdict in verdicts),
+        "false_alarms": sum(verdict.false_alarms for verdict in verdicts),
+        "notices": sum(verdict.notices for verdict in verdicts),
         "duplicated": sum(checker.duplicated for checker in checkers),
+        "repeated": sum(checker.repeated for checker in checkers),
+        "overtaken": sum(checker.overtaken for checker in checkers),
         "out_of_order": sum(checker.out_of_order for checker in checkers),
         "foreign": sum(checker.foreign for checker in checkers),
-        "wrong_prev": sum(len(checker.wrong_prev) for checker in checkers),
+        "wrong_prev": sum(len(verdict.wrong_prev) for verdict in verdicts),
         "prev_unknown": sum(checker.prev_unknown for checker in checkers),
         "contradictions": len(run.truth.contradictions),
+    }
+
+
+def _stream(run: Run) -> dict:
+    """What the operations on the stream took out of it."""
+    kinds: collections.Counter[str] = collections.Counter()
+    for removal in run.truth.removals.all:
+        kinds[removal.kind] += len(removal.marks)
+    return {
+        "removed": run.truth.removals.count(),
+        "taken": len(run.truth.removals.taken),
+        "kinds": dict(sorted(kinds.items())),
+        "list": [
+            {
+                "kind": removal.kind,
+                "at": round(removal.at - run.begin, 1),
+                "positions": ranges(removal.marks),
+            }
+            for removal in run.truth.removals.all
+        ],
     }
 
 
@@ -205,11 +250,21 @@ def _interruptions(run: Run) -> dict:
 
 
 def _examples(run: Run, verdicts: list[Verdict]) -> list[str]:
+    def describe(mark: int) -> str:
+        return run.truth.describe(mark, run.begin)
+
     found = list(run.truth.contradictions)
+    found += [
+        f"client {client.number} recovered at {pos_of(false.claim.after)}, "
+        f"and never got {describe(false.missing)}"
+        for client, verdict in zip(run.clients, verdicts)
+        for false in verdict.false_claims[:1]
+    ][: EXAMPLES_MAX // 2]
     for client, verdict in zip(run.clients, verdicts):
         name = f"client {client.number}"
-        found += [f"{name} lost {run.truth.describe(pos, run.begin)}" for pos in verdict.lost[:2]]
-        found += [f"{name}: {wrong}" for wrong in client.checker.wrong_prev[:2] + client.errors[:2]]
+        found += [f"{name} lost {describe(mark)}" for mark in verdict.lost[:2]]
+        found += [f"{name} was told late of {describe(mark)}" for mark in verdict.told_late[:1]]
+        found += [f"{name}: {wrong}" for wrong in verdict.wrong_prev[:2] + client.errors[:2]]
     return found[:EXAMPLES_MAX]
 
 

@@ -4,6 +4,7 @@ import unittest
 
 from ..checker import Checker, Replayed
 from ..truth import Truth
+from ..verdict import judge
 
 
 def published(*channels: str) -> Truth:
@@ -18,24 +19,31 @@ class Delivery(unittest.TestCase):
     def setUp(self) -> None:
         self.truth = published("a", "b", "x", "a", "b", "a")
         self.checker = Checker({"a", "b"})
+        self.now = 0.0
+
+    def later(self) -> float:
+        """So much later that nothing before is told in time."""
+        self.now += 100
+        return self.now
 
     def receive(self, *positions: int) -> None:
         """Events as a server sends them, `prev` and all."""
         for pos in positions:
             channel = self.truth.publications[pos - 1].channel
             before = [one for one in self.truth.by_channel[channel] if one < pos]
-            self.checker.event(channel, pos, max(before, default=0))
+            self.checker.event(channel, pos, max(before, default=0), self.now)
 
     def assert_found(self, expected=0, delivered=0, lost=(), announced=0, **counts) -> None:
-        verdict = self.checker.verdict(self.truth)
+        verdict = judge(self.checker, self.truth, self.truth.previous())
         self.assertEqual(verdict.expected, delivered + len(lost) + announced, "the sum")
         self.assertEqual((verdict.expected, verdict.delivered), (expected, delivered))
-        self.assertEqual((verdict.lost, verdict.announced), (list(lost), announced))
+        self.assertEqual((verdict.lost, len(verdict.announced)), (list(lost), announced))
         found = {
             "duplicated": self.checker.duplicated,
             "out_of_order": self.checker.out_of_order,
             "foreign": self.checker.foreign,
-            "wrong_prev": len(self.checker.wrong_prev),
+            "repeated": self.checker.repeated,
+            "wrong_prev": len(verdict.wrong_prev),
         }
         self.assertEqual(found, dict.fromkeys(found, 0) | counts)
 
@@ -43,28 +51,41 @@ class Delivery(unittest.TestCase):
         self.checker.begins(0)
         self.receive(1, 2, 4, 5, 6)
         self.assert_found(expected=5, delivered=5)
-        self.assertTrue(self.checker.has_all(self.truth))
+        self.assertTrue(self.checker.has_all(self.truth.newest_on))
 
     def test_what_was_before_the_start_is_not_expected(self) -> None:
         self.checker.begins(2)
         self.receive(4, 5, 6)
         self.assert_found(expected=3, delivered=3)
 
-    def test_a_message_left_out_is_lost_and_prev_tells_of_it(self) -> None:
+    def test_a_message_left_out_is_lost_also_if_prev_names_it(self) -> None:
         self.checker.begins(0)
         self.receive(1, 2, 5, 6)
-        self.assert_found(expected=5, delivered=4, lost=[4], wrong_prev=1)
+        self.assert_found(expected=5, delivered=4, lost=[4])
 
-    def test_the_first_message_after_the_start_left_out_is_lost_and_prev_tells_of_it(self) -> None:
+    def test_the_first_message_after_the_start_left_out_is_lost(self) -> None:
         self.checker.begins(1)
         self.receive(2, 5, 6)
-        self.assert_found(expected=4, delivered=3, lost=[4], wrong_prev=1)
+        self.assert_found(expected=4, delivered=3, lost=[4])
+
+    def test_prev_that_passes_over_a_message_is_wrong(self) -> None:
+        self.checker.begins(0)
+        self.receive(1, 2, 5)
+        self.checker.event("a", 6, 1)
+        self.assert_found(expected=5, delivered=4, lost=[4], wrong_prev=1)
+
+    def test_prev_of_another_channel_is_wrong(self) -> None:
+        self.checker.begins(0)
+        self.receive(1, 2)
+        self.checker.event("a", 4, 2)
+        self.receive(5, 6)
+        self.assert_found(expected=5, delivered=5, wrong_prev=1)
 
     def test_the_last_message_left_out_is_lost(self) -> None:
         self.checker.begins(0)
         self.receive(1, 2, 4, 5)
         self.assert_found(expected=5, delivered=4, lost=[6])
-        self.assertFalse(self.checker.has_all(self.truth))
+        self.assertFalse(self.checker.has_all(self.truth.newest_on))
 
     def test_nothing_received_is_everything_lost(self) -> None:
         self.checker.begins(0)
@@ -83,12 +104,12 @@ class Delivery(unittest.TestCase):
     def test_a_message_late_is_out_of_order_and_not_lost(self) -> None:
         self.checker.begins(0)
         self.receive(1, 4, 2, 5, 6)
-        self.assert_found(expected=5, delivered=5, out_of_order=1, wrong_prev=1)
+        self.assert_found(expected=5, delivered=5, out_of_order=1)
 
     def test_a_late_message_again_is_duplicated(self) -> None:
         self.checker.begins(0)
         self.receive(1, 4, 2, 2, 5, 6)
-        self.assert_found(expected=5, delivered=5, out_of_order=1, duplicated=1, wrong_prev=1)
+        self.assert_found(expected=5, delivered=5, out_of_order=1, duplicated=1)
 
     def test_a_channel_that_was_not_subscribed_is_foreign(self) -> None:
         self.checker.begins(0)
@@ -105,7 +126,7 @@ class Delivery(unittest.TestCase):
     def test_a_hole_before_an_announced_gap_is_a_loss(self) -> None:
         self.checker.begins(0)
         self.receive(1, 4)
-        self.checker.begins(5)
+        self.checker.begins(5, now=self.later())
         self.receive(6)
         self.assert_found(expected=5, delivered=3, lost=[2], announced=1)
 
@@ -119,14 +140,15 @@ class Delivery(unittest.TestCase):
     def test_after_a_resync_everything_from_its_first_event_on_is_expected(self) -> None:
         self.checker.begins(0)
         self.receive(1)
-        self.checker.begins_anywhere(6)
+        # Before anything was sent, as far as the truth knows.
+        self.checker.resynced(6, now=-1.0)
         self.receive(4, 6)
         self.assert_found(expected=5, delivered=3, lost=[5], announced=1)
 
     def test_after_a_resync_what_is_published_later_is_expected(self) -> None:
         self.checker.begins(0)
         self.receive(1, 2)
-        self.checker.begins_anywhere(4)
+        self.checker.resynced(4, now=-1.0)
         self.assert_found(expected=5, delivered=2, lost=[5, 6], announced=1)
 
     def test_an_unknown_prev_is_counted_and_not_wrong(self) -> None:

@@ -2,7 +2,7 @@
 
 import unittest
 
-from .. import channels, plan
+from .. import channels, options, plan
 from ..interruptions import Interruptions, percentile
 from ..position import Position
 
@@ -22,10 +22,11 @@ class Positions(unittest.TestCase):
         self.position.subscribed(place(5))
         self.assertEqual(self.position.resume(), place(5))
 
-    def test_it_follows_the_events(self) -> None:
+    def test_it_follows_the_events_that_have_prev(self) -> None:
         self.position.subscribed(place(5))
-        self.position.event({"pos": 7, "ts": 70})
-        self.assertEqual(self.position.resume(), place(7))
+        for prev, pos, expected in [(3, 7, 7), (0, 8, 7), (7, 6, 7), (7, 9, 9)]:
+            self.position.event(place(pos) | {"prev": prev})
+            self.assertEqual(self.position.resume(), place(expected))
 
     def test_it_moves_forward_with_what_heartbeats_say(self) -> None:
         self.position.subscribed(place(5))
@@ -35,14 +36,13 @@ class Positions(unittest.TestCase):
             self.position.reached(position)
             self.assertEqual(self.position.resume(), place(9))
 
-    def test_it_stays_until_the_events_that_were_missed_come(self) -> None:
+    def test_it_stays_if_it_was_recovered_until_something_moves_it(self) -> None:
         self.position.subscribed(place(5))
-        self.position.subscribed(place(9) | {"recovered": True, "resume": {"messages": 2}})
-        self.assertEqual(self.position.resume(), place(5))
-
-    def test_it_moves_if_nothing_was_missed(self) -> None:
-        self.position.subscribed(place(5))
-        self.position.subscribed(place(9) | {"recovered": True, "resume": {"messages": 0}})
+        for messages in (0, 2):
+            recovered = {"recovered": True, "resume": {"messages": messages}}
+            self.position.subscribed(place(9) | recovered)
+            self.assertEqual(self.position.resume(), place(5))
+        self.position.reached(place(9))
         self.assertEqual(self.position.resume(), place(9))
 
     def test_it_moves_if_it_was_not_recovered(self) -> None:
@@ -51,17 +51,31 @@ class Positions(unittest.TestCase):
         self.position.subscribed(place(9) | refused)
         self.assertEqual(self.position.resume(), place(9))
 
-    def test_after_a_resync_there_is_none_until_the_next_event(self) -> None:
-        self.position.subscribed(place(5))
-        self.position.resynced({"epoch": "F", "reason": "stream_recreated"})
-        self.assertIsNone(self.position.resume())
-        self.position.event({"pos": 1, "ts": 10})
-        self.assertEqual(self.position.resume(), place(1) | {"epoch": "F"})
+    def test_after_a_resync_there_is_none_until_an_event_with_prev_or_a_heartbeat(self) -> None:
+        def event() -> None:
+            self.position.event(place(2) | {"prev": 1})
+
+        def heartbeat() -> None:
+            self.position.reached(place(2) | {"epoch": "F"})
+
+        def answer() -> None:
+            self.position.subscribed(place(2) | {"epoch": "F"})
+
+        for moves in (event, heartbeat, answer):
+            self.position.subscribed(place(5))
+            self.position.resynced({"epoch": "F", "reason": "stream_recreated"})
+            self.position.event(place(1) | {"prev": 0})
+            self.position.subscribed(place(9) | {"recovered": True, "resume": {"messages": 0}})
+            self.assertIsNone(self.position.resume())
+            moves()
+            self.assertEqual(self.position.resume(), place(2) | {"epoch": "F"})
 
     def test_the_source_brings_the_epoch_that_was_not_known(self) -> None:
         self.position.subscribed({"epoch": None, "pos": 0, "ts": 0})
         self.assertIsNone(self.position.resume())
         self.position.source_live(place(4))
+        self.assertIsNone(self.position.resume())
+        self.position.reached(place(4))
         self.assertEqual(self.position.resume(), place(4))
 
 
@@ -79,6 +93,14 @@ class Interrupted(unittest.TestCase):
         interruptions = Interruptions([(10, 14), (20, 23)])
         self.assertEqual(interruptions.longest([(0, 1), (9, 12), (13, 15)]), 3)
         self.assertEqual(interruptions.longest([(0, 30)]), 0)
+
+    def test_what_a_client_was_away_on_purpose_does_not_count(self) -> None:
+        interruptions = Interruptions()
+        interruptions.excused(5)
+        interruptions.down(10)
+        interruptions.excused(14)
+        interruptions.up(16)
+        self.assertEqual(interruptions.longest([]), 2)
 
     def test_percentiles_are_values_that_occur(self) -> None:
         values = [float(value) for value in range(1, 201)]
@@ -126,3 +148,49 @@ class Plans(unittest.TestCase):
     def test_only_what_was_chosen_occurs(self) -> None:
         faults = plan.draw(1, 60, ["broker-kill"], 2, 3)
         self.assertEqual({fault.kind for fault in faults}, {"broker-kill"})
+
+    def test_operations_on_the_stream_change_nothing_about_the_other_tracks(self) -> None:
+        kinds = list(plan.DEFAULT_KINDS)
+        with_them = plan.draw(7, 60, [*kinds, *plan.TRACKS["stream"]], 2, 3)
+        others = [fault for fault in with_them if fault.kind in kinds]
+        self.assertEqual(others, plan.draw(7, 60, kinds, 2, 3))
+
+    def test_operations_are_done_in_all_ways_and_mostly_while_an_instance_is_held_up(self) -> None:
+        faults = plan.draw(1, 3_000, list(plan.STREAM_KINDS), 2, 1)
+        for kind, ways in plan.WAYS.items():
+            drawn = [fault for fault in faults if fault.kind == kind]
+            self.assertEqual({fault.way for fault in drawn}, set(ways))
+            self.assertEqual({fault.target for fault in drawn}, {0, 1})
+            low, high = plan.AMOUNT[kind]
+            self.assertTrue(all(low <= fault.amount <= high for fault in drawn))
+            held = [fault for fault in drawn if fault.hold]
+            self.assertEqual(len(held) > len(drawn) * 0.6, kind != "take")
+            self.assertTrue(all(fault.hold <= 2 and fault.consumer for fault in held))
+        restored = [fault for fault in faults if fault.kind == "restore"]
+        self.assertEqual({fault.target for fault in restored}, {0, 1})
+        self.assertTrue(all(fault.age and fault.away for fault in restored))
+
+    def test_each_fault_says_what_it_is(self) -> None:
+        faults = plan.draw(1, 3_000, list(plan.KINDS), 2, 3)
+        texts = [str(fault) for fault in faults]
+        for part in ("purged by keep", "all messages purged", "secure", "edited for", "taken from"):
+            self.assertTrue(any(part in text for text in texts), part)
+        for fault, text in zip(faults, texts):
+            self.assertEqual("SIGSTOP to broker" in text, fault.kind == "broker-pause")
+            self.assertEqual("held up" in text, fault.hold > 0)
+
+
+class Chosen(unittest.TestCase):
+    def parse(self, *arguments: str):
+        own = [f"--{name}=-" for name in ("binary", "haproxy", "nats-server", "folder")]
+        return options.parse([*own, *arguments])
+
+    def test_operations_on_the_stream_are_done_only_if_they_are_asked_for(self) -> None:
+        for nodes in ("1", "3"):
+            self.assertFalse(set(self.parse("--nodes", nodes).faults) & set(plan.STREAM_KINDS))
+        chosen = self.parse("--nodes", "1", "--faults", ",".join(plan.STREAM_KINDS))
+        self.assertEqual(chosen.faults, list(plan.STREAM_KINDS))
+
+    def test_an_older_store_is_left_out_of_a_cluster(self) -> None:
+        chosen = self.parse("--faults", "purge,restore")
+        self.assertEqual((chosen.faults, chosen.left_out), (["purge"], ["restore"]))

@@ -6,7 +6,7 @@ from collections import Counter
 
 from ..checker import Checker
 from ..interruptions import Interruptions
-from ..plan import Done, Fault
+from ..plan import STREAM_KINDS, Done, Fault
 from ..summary import Run, failures, summarize, text
 from ..truth import Truth
 
@@ -40,7 +40,7 @@ class Failures(unittest.TestCase):
 
     def test_each_thing_that_must_not_be_fails(self) -> None:
         names = ("lost", "announced_lost", "duplicated", "out_of_order", "foreign", "wrong_prev")
-        for name in (*names, "contradictions", "abandoned"):
+        for name in (*names, "told_late", "false_claims", "contradictions", "abandoned"):
             summary = summarize(good_run())
             summary["messages"][name] = 3
             self.assertEqual(len(failures(summary)), 1, name)
@@ -49,6 +49,38 @@ class Failures(unittest.TestCase):
             summary = summarize(good_run())
             summary["connections"][name] = 3
             self.assertEqual(len(failures(summary)), 1, name)
+
+    def test_what_is_no_failure_is_only_counted(self) -> None:
+        summary = summarize(good_run())
+        for name in ("false_alarms", "notices", "repeated", "overtaken", "prev_unknown"):
+            summary["messages"][name] = 3
+        self.assertEqual(failures(summary), [])
+
+    def test_announced_losses_are_no_failure_if_the_stream_was_operated_on(self) -> None:
+        for kind in STREAM_KINDS:
+            run = good_run()
+            run.done = [Done(Fault(1.0, kind), 1.0, 2.0)]
+            summary = summarize(run)
+            summary["messages"]["announced_lost"] = 3
+            self.assertEqual(failures(summary), [], kind)
+            for name in ("lost", "told_late", "false_claims", "wrong_prev", "duplicated"):
+                self.assertEqual(len(failures(summary)), 0, name)
+                summary["messages"][name] = 3
+                self.assertEqual(len(failures(summary)), 1, name)
+                summary["messages"][name] = 0
+
+    def test_a_false_claim_fails_and_is_named(self) -> None:
+        run = good_run()
+        run.truth.acknowledged(run.truth.published("a", 3.0), 2)
+        run.truth.removed("purge", 4.0, {2})
+        run.clients[0].checker.resumed(1, 2)
+        summary = summarize(run)
+        self.assertEqual(summary["messages"]["false_claims"], 1)
+        example = "client 0 recovered at 1, and never got a at 2, sent at 3.0 s, removed by purge"
+        self.assertIn(f"{example} at 4.0 s", summary["examples"])
+        removal = {"kind": "purge", "at": 4.0, "positions": "2"}
+        self.assertEqual(summary["stream"]["list"], [removal])
+        self.assertIn("1 messages by 1 purge", text(summary))
 
     def test_a_message_that_did_not_come_fails_and_is_named(self) -> None:
         run = good_run()
