@@ -204,6 +204,12 @@ impl Follower {
         }
     }
 
+    /// Whether the source can be live for the first time once it has caught up: not while messages
+    /// may be missing at the end, for what a client has that comes from elsewhere may be behind them.
+    pub(crate) fn is_end_known(&self) -> bool {
+        self.has_been_live || self.tracker.last() >= self.tracker.named()
+    }
+
     /// Everything that was in the stream at the contact has been handled.
     ///
     /// # Errors

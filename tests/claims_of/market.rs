@@ -213,11 +213,14 @@ impl Market {
             let info = stream.info_with_subjects(">").await.unwrap();
             info.try_collect().await.unwrap()
         });
-        self.with_stream(async |stream| {
+        // By the plain API: the library cannot read every message.
+        self.with_context(async |context| {
             let mut held = Vec::new();
             for subject in subjects.into_keys() {
-                let last = stream.get_last_raw_message_by_subject(&subject).await.unwrap();
-                held.push((subject, last.sequence));
+                let query = json!({"last_by_subj": subject});
+                let asked = format!("STREAM.MSG.GET.{}", self.stream);
+                let answer: Value = context.request(asked, &query).await.unwrap();
+                held.push((subject, answer["message"]["seq"].as_u64().unwrap()));
             }
             held
         })

@@ -157,7 +157,9 @@ impl<'a> Trial<'a> {
         assert!(self.channels.is_empty(), "a witness subscribes once");
         let strings = told["channels"].as_array().expect("channels").iter();
         self.channels = strings.map(|it| it.as_str().expect("a channel").to_owned()).collect();
-        self.relevant = self.truth.numbers(&self.channels, self.witness.started);
+        // Who is not recovered loads anew: what had been lost by then is not owed any more.
+        let since = if told["recovered"] == true { self.witness.started } else { at };
+        self.relevant = self.truth.numbers(&self.channels, since);
         // After a loss a server may know no position: what is published from now on comes.
         let from = match told["pos"].as_u64() {
             Some(0) if told["recovered"] != true => self.truth.numbers_before(at),

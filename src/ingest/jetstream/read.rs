@@ -102,7 +102,7 @@ impl Reader {
             let Some(item) = opened.at_hand() else { break };
             self.handle(item, opened).await?;
         }
-        if opened.is_caught_up() {
+        if opened.is_caught_up() && self.follower.is_end_known() {
             self.live().await?;
         }
         self.follower.publisher().flush();
