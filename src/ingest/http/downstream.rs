@@ -138,10 +138,6 @@ impl Downstream {
     /// # Errors
     /// [`ShardsGone`] at shutdown.
     pub(super) async fn confirm(&mut self) -> Result<(), ShardsGone> {
-        if self.publisher.wants_newest() {
-            // The first answer of all tells every token.
-            self.publisher.newest_complete().await?;
-        }
         self.stale_at = Some(Instant::now() + self.fresh_for);
         self.publisher.status(SourceStatus::Live).await
     }

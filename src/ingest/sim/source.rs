@@ -40,6 +40,8 @@ async fn play(
     let start_ms = clock.now_ms();
     let mut model = Model::new(settings, start_ms);
     publisher.epoch_from_start(Epoch(format!("sim-{start_ms:x}").into())).await?;
+    // Nothing was published before.
+    publisher.newest_complete().await?;
     publisher.status(SourceStatus::Live).await?;
     let mut pos = StreamPos::default();
     loop {
