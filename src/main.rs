@@ -121,6 +121,9 @@ fn follow(matches: &ArgMatches, values: Values, log: &LogConfig) -> Result<(), C
         count: matches.get_one("count").copied(),
         wants_snapshot: matches.get_flag("snapshot"),
         reconnects: !matches.get_flag("no-reconnect"),
+        backoff_max: Duration::from_millis(
+            matches.get_one("backoff-max-ms").copied().unwrap_or(30_000),
+        ),
     })?;
     eprintln!("{summary}");
     Ok(())

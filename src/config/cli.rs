@@ -92,6 +92,14 @@ fn tail() -> Command {
                 .value_parser(clap::value_parser!(u64).range(1..))
                 .help("end after so many events"),
         )
+        .arg(
+            Arg::new("backoff-max-ms")
+                .long("backoff-max-ms")
+                .value_name("MS")
+                .value_parser(clap::value_parser!(u64).range(1..=3_600_000))
+                .default_value("30000")
+                .help("the longest wait before another attempt"),
+        )
         .arg(flag("json", "print events as they came, one per line"))
         .arg(flag("snapshot", "begin with the newest message of each channel"))
         .arg(flag("no-reconnect", "end when the connection is lost"));
