@@ -63,9 +63,10 @@ fn own_mistake(stage: &mut Stage<'_>, code: u16, reason: &str) -> Result<(), Sto
 
 fn announce(connection: &mut Connection, reconnect_after: Duration) -> Instant {
     let ms = reconnect_after.as_millis() as u64;
+    let told = Instant::now();
     connection.say(&json!({"type": "server_draining", "reconnect_after_ms": ms,
         "deadline_ms": ms + 1_000}));
-    Instant::now()
+    told
 }
 
 /// The client comes back after its time, with `resume`; the old connection is closed at the

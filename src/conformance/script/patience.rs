@@ -61,10 +61,10 @@ pub(super) fn retry_after(stage: &mut Stage<'_>) -> Result<(), Stop> {
     let Some(stream) = stage.stream(limit)? else {
         return broken(Rule::ComeBack, "it did not come back");
     };
+    let told = Instant::now();
     if refuse(stream, RETRY_AFTER.as_secs()).is_err() {
         return broken(Rule::ComeBack, "it connected and sent no request");
     }
-    let told = Instant::now();
     let next = stage.again()?;
     let after = told.elapsed();
     if after + EARLY_MAX < RETRY_AFTER {
@@ -98,8 +98,8 @@ pub(super) fn rate_limited(stage: &mut Stage<'_>) -> Result<(), Stop> {
     if let Some(id) = subscribe.id {
         error["id"] = id;
     }
-    connection.say(&error);
     let told = Instant::now();
+    connection.say(&error);
     loop {
         stage.check()?;
         connection.step();
