@@ -143,7 +143,7 @@ fn loadtest_binary() -> &'static Path {
         let root = env!("CARGO_MANIFEST_DIR");
         let directory = Path::new(BINARY).parent().unwrap();
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "odin-loadtest"]).current_dir(root);
+        build.args(["build", "--quiet", "--bin", "odin-loadtest"]).current_dir(root);
         if directory.ends_with("release") {
             build.arg("--release");
         }
