@@ -340,12 +340,13 @@ pub(super) fn refuse(mut stream: TcpStream, retry_after_s: u64) -> io::Result<()
         }
     }
     let body = r#"{"error":"too_many_connections","message":"the connection limit is reached"}"#;
-    write!(
-        stream,
+    let length = body.len();
+    let answer = format!(
         "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {retry_after_s}\r\nContent-Type: \
-         application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len(),
-    )
+         application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    );
+    // At once: a client may end the connection as soon as it has read the head.
+    stream.write_all(answer.as_bytes())
 }
 
 fn error(code: &str, id: Option<&Value>) -> Value {

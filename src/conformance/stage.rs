@@ -22,7 +22,7 @@ const HEARTBEAT_INTERVAL_MS: u64 = 1_000;
 const SETTLE: Duration = Duration::from_millis(250);
 
 /// The longest wait for the answer to a ping.
-const PONG_TIMEOUT: Duration = Duration::from_secs(5);
+const PONG_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The wait between two looks for a connection.
 const LOOK: Duration = Duration::from_millis(5);

@@ -58,13 +58,17 @@ pub(super) fn back_off(stage: &mut Stage<'_>) -> Result<(), Stop> {
 pub(super) fn retry_after(stage: &mut Stage<'_>) -> Result<(), Stop> {
     stage.open_with_event()?.cut();
     let limit = Instant::now() + stage.patience;
-    let Some(stream) = stage.stream(limit)? else {
-        return broken(Rule::ComeBack, "it did not come back");
+    let told = loop {
+        let Some(stream) = stage.stream(limit)? else {
+            return broken(Rule::ComeBack, format!("no request came within {:?}", stage.patience));
+        };
+        let told = Instant::now();
+        match refuse(stream, RETRY_AFTER.as_secs()) {
+            Ok(()) => break told,
+            // A connection that ended before it was accepted, for example.
+            Err(error) => eprintln!("a connection without a request: {error}"),
+        }
     };
-    let told = Instant::now();
-    if refuse(stream, RETRY_AFTER.as_secs()).is_err() {
-        return broken(Rule::ComeBack, "it connected and sent no request");
-    }
     let next = stage.again()?;
     let after = told.elapsed();
     if after + EARLY_MAX < RETRY_AFTER {
