@@ -23,6 +23,7 @@
 //! retry     nothing: how long to wait before the next try
 //! patience  nothing: how long a start waits for an address
 //! tail      nothing: it is a client, and shares no code with the server
+//! conformance  nothing: it tries clients, and shares no code with the server
 //! shard_command  nothing: what other threads ask of a shard, and its answers
 //! protocol  channel, heap, position: bytes to values and back, pure
 //! event     heap, position, protocol: one published message, encoded once
@@ -43,6 +44,7 @@ mod admin;
 mod channel;
 mod clock;
 pub mod config;
+pub mod conformance;
 pub mod control;
 mod event;
 mod feed;

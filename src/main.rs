@@ -2,13 +2,18 @@
 //!
 //! Exit codes: 0 ended as asked, 1 could not start or go on, 2 wrong arguments or settings, 130
 //! and 143 ended at once by a second signal. `doctor`: 0 ok or notes, 1 warnings, 3 errors.
+//! `conformance`: 0 all passed, 1 a rule is broken, 3 something was not tried.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::ArgMatches;
 use odin_ws::config::values::{ConfigErrors, Values};
 use odin_ws::config::{self, LogConfig, Machine, ServerKind, cli};
+use odin_ws::conformance::{self, ConformanceError};
 use odin_ws::control::doctor::{self, Question, Role, Root};
 use odin_ws::control::signals::EndSignals;
 use odin_ws::control::{log, machine};
@@ -27,6 +32,8 @@ enum CommandError {
     Simulate(#[from] SimulateError),
     #[error(transparent)]
     Tail(#[from] TailError),
+    #[error(transparent)]
+    Conformance(#[from] ConformanceError),
     #[error("the system refused to start the command: {0}")]
     System(#[from] std::io::Error),
 }
@@ -37,13 +44,50 @@ fn main() -> ExitCode {
     if name == "doctor" {
         return ExitCode::from(examine(matches));
     }
-    match run(name, matches) {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match name {
+        "conformance" => try_client(matches),
+        _ => run(name, matches).map(|()| 0),
+    };
+    match code {
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("odin-ws: {error}");
-            ExitCode::from(if matches!(error, CommandError::Config(_)) { 2 } else { 1 })
+            let is_wrong = matches!(error, CommandError::Config(_) | CommandError::Conformance(_));
+            ExitCode::from(if is_wrong { 2 } else { 1 })
         }
     }
+}
+
+/// Plays the scenarios until they or ctrl-C end it. Returns the exit code.
+fn try_client(matches: &ArgMatches) -> Result<u8, CommandError> {
+    if matches.get_flag("list") {
+        print!("{}", conformance::list());
+        return Ok(0);
+    }
+    let settings = conformance::Settings {
+        // The command line has a default.
+        listen: matches
+            .get_one("listen")
+            .copied()
+            .unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+        is_json: matches.get_flag("json"),
+        scenarios: matches.get_many("scenario").unwrap_or_default().cloned().collect(),
+        patience: Duration::from_secs(matches.get_one("timeout").copied().unwrap_or(45)),
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut signals = runtime.block_on(async { EndSignals::new() })?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        runtime.block_on(async move {
+            signals.next().await;
+            flag.store(true, Ordering::Relaxed);
+            // Somebody who is in a hurry presses it twice.
+            let (_, code) = signals.next().await;
+            std::process::exit(code);
+        });
+    })?;
+    Ok(conformance::run(&settings, &stop)?)
 }
 
 fn run(name: &str, matches: &ArgMatches) -> Result<(), CommandError> {
@@ -121,6 +165,9 @@ fn follow(matches: &ArgMatches, values: Values, log: &LogConfig) -> Result<(), C
         count: matches.get_one("count").copied(),
         wants_snapshot: matches.get_flag("snapshot"),
         reconnects: !matches.get_flag("no-reconnect"),
+        backoff_max: Duration::from_millis(
+            matches.get_one("backoff-max-ms").copied().unwrap_or(30_000),
+        ),
     })?;
     eprintln!("{summary}");
     Ok(())

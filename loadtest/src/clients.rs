@@ -143,6 +143,7 @@ fn start_engines(
         subscriptions: subscriptions(settings),
         timeout: Duration::from_secs(arguments.timeout),
         attempts_max: arguments.attempts,
+        sends_heartbeats: arguments.heartbeat,
         slow_receive_bytes: SLOW_RECEIVE_BYTES,
         waiting: match arguments.poll_interval_us {
             _ if arguments.poll => Waiting::Spinning,

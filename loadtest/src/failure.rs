@@ -38,6 +38,8 @@ pub enum Cause {
     Tls(String),
     /// No answer to `subscribe`.
     NoAcknowledgement,
+    /// Nothing came after a heartbeat.
+    Silent,
     /// The answer to `subscribe` rejects channels, or is an error.
     SubscriptionRefused(String),
 }
@@ -59,7 +61,12 @@ impl Cause {
 
     /// Whether trying again can help.
     pub fn is_worth_retrying(&self) -> bool {
-        !matches!(self, Self::Protocol(_) | Self::SubscriptionRefused(_))
+        match self {
+            Self::Protocol(_) | Self::SubscriptionRefused(_) => false,
+            // These say that the client is wrong.
+            Self::Closed { code, .. } => !matches!(code, 1002 | 1003 | 1007 | 1009),
+            _ => true,
+        }
     }
 
     /// The stable name.
@@ -80,6 +87,7 @@ impl Cause {
             Self::Protocol(_) => "protocol_error".into(),
             Self::Tls(_) => "tls_error".into(),
             Self::NoAcknowledgement => "no_acknowledgement".into(),
+            Self::Silent => "silent".into(),
             Self::SubscriptionRefused(_) => "subscription_refused".into(),
         }
     }
@@ -108,6 +116,7 @@ impl Cause {
             Self::Protocol(text) => format!("the server broke the WebSocket protocol: {text}"),
             Self::Tls(text) => format!("TLS failed: {text}"),
             Self::NoAcknowledgement => "`subscribe` was not answered in time".into(),
+            Self::Silent => "nothing came for 10 s after a heartbeat".into(),
             Self::SubscriptionRefused(text) => format!("`subscribe` was refused: {text}"),
         }
     }
@@ -154,7 +163,7 @@ impl Cause {
             Self::Closed { .. } => "server: see its log".into(),
             Self::Protocol(_) => "a mistake of the server: keep this report".into(),
             Self::Tls(_) => "pass the authority with --ca-file, or --insecure for a test".into(),
-            Self::NoAcknowledgement => {
+            Self::NoAcknowledgement | Self::Silent => {
                 "server: it is out of CPU, or speaks another protocol".into()
             }
             Self::SubscriptionRefused(_) => {

@@ -233,9 +233,18 @@ impl<'a> Run<'a> {
         };
     }
 
-    /// Lets the run go on for `duration`; false if ctrl-C was pressed.
+    /// Lets the run go on for `duration`, or until no client is left that tries; false if ctrl-C
+    /// was pressed.
     pub fn hold(&mut self, duration: Duration) -> bool {
-        (0..duration.as_secs()).all(|_| self.second())
+        for _ in 0..duration.as_secs() {
+            if !self.second() {
+                return false;
+            }
+            if self.now().given_up >= self.clients as u64 {
+                break;
+            }
+        }
+        true
     }
 
     /// Counts and CPU up to the newest sample, to compare two moments of a run.
@@ -280,7 +289,7 @@ impl<'a> Run<'a> {
     }
 
     fn full_deliveries(&self) -> u64 {
-        self.counts.deliveries - self.counts.slow_deliveries
+        self.counts.deliveries - self.counts.slow_deliveries - self.counts.repeated
     }
 
     /// Deliveries that `published` events should have caused; `None` if connections were lost

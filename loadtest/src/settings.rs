@@ -134,6 +134,10 @@ pub struct Arguments {
     /// Attempts of a client before it gives up.
     #[arg(long, default_value_t = 5)]
     pub attempts: u32,
+    /// Send heartbeats as the server's `welcome` asks, and drop connections on which nothing comes
+    /// any more. They are commands that the server has to answer.
+    #[arg(long)]
+    pub heartbeat: bool,
     /// Process id of the server on this machine; its CPU and memory are shown.
     #[arg(long)]
     pub server_pid: Option<u32>,

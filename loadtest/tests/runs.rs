@@ -222,7 +222,7 @@ fn storm_that_resumes(prev: u64) -> Output {
         if number < 10 {
             assert!(!subscribe.contains("resume"), "{subscribe}");
             peer.text(&format!(r#"{{"type":"subscribed",{place}}}"#));
-            peer.event(1, 6, 0);
+            peer.event(1, 6, 4);
         } else {
             let resume = r#""resume":{"epoch":"e","pos":6,"ts":1}"#;
             assert!(subscribe.contains(resume), "{subscribe}");

@@ -1,6 +1,7 @@
 //! The command line, made from the table of settings.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use clap::builder::PossibleValuesParser;
 use clap::parser::ValueSource;
@@ -27,6 +28,7 @@ pub fn command() -> Command {
         .subcommand(serve())
         .subcommand(simulate())
         .subcommand(tail())
+        .subcommand(conformance())
         .subcommand(doctor())
         .subcommand(with_settings(
             Command::new("echo")
@@ -92,10 +94,62 @@ fn tail() -> Command {
                 .value_parser(clap::value_parser!(u64).range(1..))
                 .help("end after so many events"),
         )
+        .arg(
+            Arg::new("backoff-max-ms")
+                .long("backoff-max-ms")
+                .value_name("MS")
+                .value_parser(clap::value_parser!(u64).range(1..=3_600_000))
+                .default_value("30000")
+                .help("the longest wait before another attempt"),
+        )
         .arg(flag("json", "print events as they came, one per line"))
         .arg(flag("snapshot", "begin with the newest message of each channel"))
         .arg(flag("no-reconnect", "end when the connection is lost"));
     with_settings(command)
+}
+
+fn conformance() -> Command {
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    };
+    Command::new("conformance")
+        .about("A server of scripts against which any client is tried; prints a verdict")
+        .after_help(
+            "Point the client at the address that is printed, and let it connect again and again. \
+             The rules are in docs/client-guide.md.\n\
+             Exit codes: 0 all passed, 1 a rule is broken, 2 wrong arguments, 3 nothing is broken \
+             but something was not tried.",
+        )
+        .arg(
+            Arg::new("listen")
+                .long("listen")
+                .value_name("ADDR")
+                .default_value("127.0.0.1:3002")
+                .value_parser(listen_address)
+                .help("where to listen; port 0 is any free port"),
+        )
+        .arg(
+            Arg::new("scenario")
+                .long("scenario")
+                .value_name("NAME,...")
+                .value_delimiter(',')
+                .help("play only these, in this order"),
+        )
+        .arg(
+            Arg::new("timeout")
+                .long("timeout")
+                .value_name("SECONDS")
+                .value_parser(clap::value_parser!(u64).range(1..=3_600))
+                .default_value("45")
+                .help("the longest wait for the client to do something"),
+        )
+        .arg(flag("json", "print JSON"))
+        .arg(flag("list", "print the scenarios with their rules, and end"))
+}
+
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let wanted = || "write an address and a port, such as 127.0.0.1:3002 or [::1]:0".to_owned();
+    text.parse().map_err(|_| wanted())
 }
 
 fn doctor() -> Command {

@@ -69,6 +69,12 @@ pub struct Client {
     pub began: Instant,
     /// Attempts since the last connection that lasted.
     pub attempts: u32,
+    /// When the server wants it back: `server_draining` or `Retry-After`.
+    pub not_before: Option<Instant>,
+    /// Nothing has come since this heartbeat.
+    pub asked: Option<Instant>,
+    /// `subscribe` was refused for its rate: the timer says when to send it again.
+    pub is_rate_limited: bool,
     /// The stamp of the client's newest timer; older timers are ignored.
     pub stamp: u32,
     pub has_succeeded: bool,
@@ -91,6 +97,9 @@ impl Client {
             key: String::new(),
             began: now,
             attempts: 0,
+            not_before: None,
+            asked: None,
+            is_rate_limited: false,
             stamp: 0,
             has_succeeded: false,
         }
@@ -106,6 +115,8 @@ impl Client {
         self.checker.on_lost();
         self.head = Vec::new();
         self.unsent = Vec::new();
+        self.asked = None;
+        self.is_rate_limited = false;
         self.stamp = self.stamp.wrapping_add(1);
     }
 }

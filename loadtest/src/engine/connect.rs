@@ -10,8 +10,8 @@ use mio::{Interest, Token};
 use rand::Rng as _;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::Engine;
 use super::client::{Pace, Phase};
+use super::{Engine, TICK};
 use crate::failure::Cause;
 use crate::ws::frame::put_frame;
 use crate::ws::handshake;
@@ -26,6 +26,9 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// A connection that lasts this long is a success; one that is lost earlier is a failed attempt.
 const STABLE: Duration = Duration::from_secs(10);
+
+/// If nothing comes for so long after a heartbeat, the connection is given up.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// IP_BIND_ADDRESS_NO_PORT of ip(7).
 #[expect(unsafe_code, reason = "socket2 does not have this option")]
@@ -147,9 +150,14 @@ impl Engine {
         let elapsed = client.began.elapsed();
         self.sink.record_connect(elapsed);
         self.set_phase(index, Phase::Subscribing);
+        self.subscribe(index);
+    }
+
+    fn subscribe(&mut self, index: usize) {
         let number = self.numbering.0 + index * self.numbering.1;
         let position = self.clients[index].checker.position();
-        match self.settings.subscriptions.message(number, &self.sink.epoch, position) {
+        let position = position.map(|(epoch, pos, ts)| (self.sink.epoch(epoch), pos, ts));
+        match self.settings.subscriptions.message(number, position) {
             Some(subscribe) => {
                 self.set_timer(index, self.settings.timeout);
                 self.send_frame(index, TEXT, subscribe.as_bytes());
@@ -163,6 +171,9 @@ impl Engine {
         self.set_phase(index, Phase::Open);
         let client = &mut self.clients[index];
         client.stamp = client.stamp.wrapping_add(1);
+        if self.settings.sends_heartbeats && client.pace == Pace::Full {
+            self.set_timer(index, self.sink.heartbeat_interval);
+        }
         if let Some(began) = self.storm_began {
             self.sink.back_ms.push(began.elapsed().as_millis() as u32);
         }
@@ -173,8 +184,29 @@ impl Engine {
             Phase::Waiting => self.connect(index),
             Phase::Connecting => self.fail(index, Cause::ConnectTimeout),
             Phase::Upgrading => self.fail(index, Cause::UpgradeTimeout),
+            Phase::Subscribing if self.clients[index].is_rate_limited => {
+                self.clients[index].is_rate_limited = false;
+                self.subscribe(index);
+            }
             Phase::Subscribing => self.fail(index, Cause::NoAcknowledgement),
-            Phase::Open | Phase::GivenUp => {}
+            Phase::Open => self.on_heartbeat_timer(index),
+            Phase::GivenUp => {}
+        }
+    }
+
+    /// Asks for a sign of life; without one for so long, the connection is given up.
+    fn on_heartbeat_timer(&mut self, index: usize) {
+        match self.clients[index].asked {
+            None => {
+                self.clients[index].asked = Some(Instant::now());
+                self.set_timer(index, self.sink.heartbeat_interval);
+                self.send_frame(index, TEXT, br#"{"type":"heartbeat"}"#);
+            }
+            Some(asked) if asked.elapsed() >= ANSWER_TIMEOUT => self.fail(index, Cause::Silent),
+            Some(asked) => {
+                let left = ANSWER_TIMEOUT.saturating_sub(asked.elapsed());
+                self.set_timer(index, left.max(TICK));
+            }
         }
     }
 
@@ -239,8 +271,10 @@ impl Engine {
             let doublings = self.clients[index].attempts.saturating_sub(1).min(10);
             let longest = (RETRY_MIN * 2_u32.pow(doublings)).min(RETRY_MAX);
             self.set_phase(index, Phase::Waiting);
+            let told = self.clients[index].not_before.take();
+            let told = told.map(|at| at.saturating_duration_since(Instant::now()));
             let wait = longest.mul_f64(self.rng.random());
-            self.set_timer(index, wait);
+            self.set_timer(index, told.unwrap_or_default() + wait);
         } else {
             self.set_phase(index, Phase::GivenUp);
         }

@@ -9,10 +9,15 @@
 
 use std::collections::HashMap;
 
+use serde_json::Value;
+
 use crate::ws::ProtocolError;
 
 /// The member by which a run knows its own payloads; it is the first.
 pub const SENT_MEMBER: &str = "\"loadtest_sent_us\":";
+
+/// Its name.
+const SENT_NAME: &str = "loadtest_sent_us";
 
 /// Texts that are kept: about a quarter of a second of events at 4,000 a second.
 const KNOWN_MAX: usize = 1_024;
@@ -78,6 +83,17 @@ impl EventReader {
             known.event = event;
         }
         Ok(Some((seq, event)))
+    }
+}
+
+impl EventReader {
+    /// The event of a message that has `seq` and another form than the usual one.
+    pub fn read_json(&mut self, message: &Value) -> Option<(u64, Event)> {
+        let number = |name: &str| message[name].as_u64();
+        let channel = self.channels.number(message["channel"].as_str()?.as_bytes());
+        let (ts, pos, prev) = (number("ts")?, number("pos")?, number("prev")?);
+        let sent_us = message["data"][SENT_NAME].as_u64();
+        Some((number("seq")?, Event { channel, ts, pos, prev, sent_us }))
     }
 }
 
@@ -177,6 +193,16 @@ mod tests {
         for cut in 0..80 {
             assert_eq!(read(&mut reader, &TEXT[..cut]), None);
         }
+    }
+
+    #[test]
+    fn an_event_of_another_form_goes_to_the_json_parser() {
+        let mut reader = EventReader::default();
+        let text = TEXT.replace("token_trade", "a\\\"b");
+        assert_eq!(read(&mut reader, &text), None);
+        let message = serde_json::from_str(&text).unwrap();
+        assert_eq!(reader.read_json(&message), Some((17, EVENT)));
+        assert_eq!(reader.read_json(&serde_json::json!({"type": "welcome", "pos": 1})), None);
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub struct EngineSettings {
     pub timeout: Duration,
     /// Attempts of a client before it gives up.
     pub attempts_max: u32,
+    /// Send heartbeats, and notice silence.
+    pub sends_heartbeats: bool,
     /// SO_RCVBUF of clients that read slowly.
     pub slow_receive_bytes: usize,
     /// How the thread waits for its sockets.
@@ -111,10 +113,10 @@ impl Subscriptions {
 
     /// The `subscribe` message of one client, which resumes from `position` (with its store time)
     /// if it was connected before; `None` if it takes no channel.
-    fn message(&self, client: usize, epoch: &str, position: Option<(u64, u64)>) -> Option<String> {
+    fn message(&self, client: usize, position: Option<(&str, u64, u64)>) -> Option<String> {
         let channels: Vec<&String> = self.of(client).collect();
         let mut message = json!({"type": "subscribe", "channels": channels});
-        if let Some((pos, ts)) = position.filter(|_| !epoch.is_empty()) {
+        if let Some((epoch, pos, ts)) = position {
             message["resume"] = json!({"epoch": epoch, "pos": pos, "ts": ts});
         }
         (!channels.is_empty()).then(|| message.to_string())
@@ -369,6 +371,7 @@ impl Engine {
             }
             self.reset(index);
             self.clients[index].attempts = 0;
+            self.clients[index].not_before = None;
             self.set_phase(index, Phase::Waiting);
             let wait = jitter.mul_f64(self.rng.random());
             self.set_timer(index, wait);

@@ -1,7 +1,7 @@
 //! Bytes to messages, and messages to figures.
 
 use std::io::{self, Read as _};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
 use serde_json::Value;
@@ -23,6 +23,19 @@ const READ_LIMITS: ReadLimits = ReadLimits { message_bytes_max: 16 << 20 };
 /// Reads of one client before the engine goes to the next.
 const READS_PER_TURN: usize = 4;
 
+/// How often a heartbeat is sent, if `welcome` does not say it.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(25);
+
+/// Epochs of one run. A server that names more is not resumed from any further one.
+const EPOCHS_MAX: usize = 1_024;
+
+/// The longest wait that a server can ask for.
+const TOLD_MAX: Duration = Duration::from_secs(3_600);
+
+fn in_future(wait: Duration) -> Option<Instant> {
+    Instant::now().checked_add(wait.min(TOLD_MAX))
+}
+
 /// What a message that is not an event asks of the engine.
 #[derive(Debug)]
 enum Control {
@@ -41,8 +54,10 @@ pub(super) struct Sink {
     events: EventReader,
     controls: Vec<Control>,
     plain: Vec<u8>,
-    /// The epoch that the server names; empty if it names none.
-    pub epoch: String,
+    /// The epochs that the server has named; clients keep theirs by number.
+    epochs: Vec<String>,
+    /// What `welcome` asked for last.
+    pub heartbeat_interval: Duration,
     /// For servers without context between messages: one for all clients.
     inflater: Option<Inflater>,
     now_us: u64,
@@ -58,7 +73,8 @@ impl Default for Sink {
             events: EventReader::default(),
             controls: Vec::new(),
             plain: Vec::new(),
-            epoch: String::new(),
+            epochs: Vec::new(),
+            heartbeat_interval: HEARTBEAT_INTERVAL,
             inflater: None,
             now_us: 0,
         }
@@ -99,7 +115,7 @@ impl Sink {
                     self.counts.message_bytes += text.len() as u64;
                     self.on_event(seq, &event, checker, pace);
                 }
-                None => self.on_message(text, checker),
+                None => self.on_message(text, checker, pace),
             },
             Incoming::Ping(payload) => self.controls.push(Control::Ping(payload.to_vec())),
             Incoming::Close(code, reason) => self.controls.push(Control::Close {
@@ -111,32 +127,70 @@ impl Sink {
         Ok(())
     }
 
-    fn on_message(&mut self, text: &[u8], checker: &mut Checker) {
+    fn on_message(&mut self, text: &[u8], checker: &mut Checker, pace: Pace) {
         let message: Value = serde_json::from_slice(text).unwrap_or_default();
+        // A publisher may use any `type`: only events have `seq`.
+        if !message["seq"].is_null() {
+            if let Some((seq, event)) = self.events.read_json(&message) {
+                self.on_event(seq, &event, checker, pace);
+            }
+            return;
+        }
         // This happens at once, because events of the same read are checked against it.
         match message["type"].as_str() {
+            Some("welcome") => {
+                if let Some(ms) = message["heartbeat_interval_ms"].as_u64() {
+                    self.heartbeat_interval = Duration::from_millis(ms.clamp(1_000, 300_000));
+                }
+            }
             Some("subscribed") => self.on_acknowledged(&message, checker),
-            Some("resync") => checker.on_resync(),
+            Some("resync") => checker.on_resync(self.epoch_number(&message["epoch"])),
+            Some("source_stale" | "source_live") => {
+                checker.on_epoch(self.epoch_number(&message["epoch"]));
+            }
+            Some("heartbeat") => {
+                let position = &message["position"];
+                let epoch = self.epoch_number(&position["epoch"]);
+                let number = |name: &str| position[name].as_u64();
+                if let (Some(epoch), Some(reached)) = (epoch, number("pos").zip(number("ts"))) {
+                    checker.on_reached(epoch, reached);
+                }
+            }
             _ => {}
         }
         self.controls.push(Control::Message(message));
     }
 
-    fn on_acknowledged(&mut self, message: &Value, checker: &mut Checker) {
-        if let Some(epoch) = message["epoch"].as_str().filter(|epoch| *epoch != self.epoch) {
-            epoch.clone_into(&mut self.epoch);
+    /// The epoch with this number.
+    pub(super) fn epoch(&self, number: u32) -> &str {
+        self.epochs.get(number as usize).map_or("", String::as_str)
+    }
+
+    /// The number of an epoch; `None` for `null`, and for one too many.
+    fn epoch_number(&mut self, epoch: &Value) -> Option<u32> {
+        let epoch = epoch.as_str()?;
+        let known = self.epochs.iter().rposition(|it| it == epoch);
+        if known.is_none() && self.epochs.len() < EPOCHS_MAX {
+            self.epochs.push(epoch.to_owned());
+            return Some(self.epochs.len() as u32 - 1);
         }
+        known.map(|number| number as u32)
+    }
+
+    fn on_acknowledged(&mut self, message: &Value, checker: &mut Checker) {
         match message["recovered"].as_bool() {
             Some(true) => {
                 self.counts.recovered += 1;
                 self.counts.recovered_events += message["resume"]["messages"].as_u64().unwrap_or(0);
+                checker.on_recovered();
                 return;
             }
             Some(false) => self.counts.not_recovered += 1,
             None => {}
         }
         let number = |name: &str| message[name].as_u64().unwrap_or(0);
-        checker.on_acknowledged(number("pos"), number("ts"));
+        let epoch = self.epoch_number(&message["epoch"]);
+        checker.on_acknowledged(epoch, (number("pos"), number("ts")));
     }
 
     fn on_event(&mut self, seq: u64, event: &Event, checker: &mut Checker, pace: Pace) {
@@ -145,6 +199,7 @@ impl Sink {
         self.counts.gaps += verdict.gaps;
         self.counts.duplicates += u64::from(verdict.is_duplicate);
         self.counts.disordered += u64::from(verdict.is_disordered);
+        self.counts.repeated += u64::from(verdict.is_repetition);
         if pace != Pace::Full {
             // A client that reads slowly causes its own delays, but no gaps: it is closed first.
             self.counts.slow_deliveries += 1;
@@ -198,6 +253,7 @@ impl Engine {
             Ok(count) => {
                 self.sink.read_clock();
                 self.sink.counts.received_bytes += count as u64;
+                self.clients[index].asked = None;
                 self.on_bytes(index, &buffer[..count]);
                 Some(count)
             }
@@ -267,7 +323,9 @@ impl Engine {
                 self.on_upgraded(index);
                 self.on_frames(index, &head[head_bytes..]);
             }
-            Ok(Response::Refused { status, body_start }) => {
+            Ok(Response::Refused { status, body_start, retry_after_s }) => {
+                let told = retry_after_s.map(Duration::from_secs);
+                self.clients[index].not_before = told.and_then(in_future);
                 self.fail(index, Cause::Refused { status, body: body_start });
             }
             Err(error) => self.fail(index, Cause::Protocol(error.to_string())),
@@ -311,10 +369,18 @@ impl Engine {
     }
 
     fn on_message(&mut self, index: usize, message: &Value) {
+        let told = |name: &str| message[name].as_u64().map(Duration::from_millis);
+        if message["type"] == "server_draining" {
+            self.clients[index].not_before = told("reconnect_after_ms").and_then(in_future);
+        }
         if self.clients[index].phase != Phase::Subscribing {
             return;
         }
         match message["type"].as_str() {
+            Some("error") if message["code"] == "rate_limited" => {
+                self.clients[index].is_rate_limited = true;
+                self.set_timer(index, told("retry_after_ms").unwrap_or(self.settings.timeout));
+            }
             Some("subscribed") => match message["rejected"].get(0) {
                 None => self.on_subscribed(index),
                 Some(rejection) => {

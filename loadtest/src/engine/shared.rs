@@ -38,6 +38,8 @@ pub struct Counts {
     pub slow_closed: u64,
     /// Events received.
     pub deliveries: u64,
+    /// Of these, events that came again because the client resumed from before them.
+    pub repeated: u64,
     /// Events received by clients that were made to read slowly.
     pub slow_deliveries: u64,
     /// Bytes received on the wire.
@@ -59,7 +61,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn fields(&mut self) -> [&mut u64; 15] {
+    fn fields(&mut self) -> [&mut u64; 16] {
         [
             &mut self.attempts,
             &mut self.opened,
@@ -67,6 +69,7 @@ impl Counts {
             &mut self.lost,
             &mut self.slow_closed,
             &mut self.deliveries,
+            &mut self.repeated,
             &mut self.slow_deliveries,
             &mut self.received_bytes,
             &mut self.message_bytes,

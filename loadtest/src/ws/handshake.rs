@@ -122,6 +122,8 @@ pub enum Response {
         status: u16,
         /// The part of the body that has arrived, cut.
         body_start: String,
+        /// `Retry-After`, if it is a number of seconds.
+        retry_after_s: Option<u64>,
     },
 }
 
@@ -147,15 +149,16 @@ pub fn parse_response(
         Err(_) => return Err(ProtocolError::Handshake("the answer is not HTTP")),
     };
     let status = response.code.unwrap_or(0);
-    if status != 101 {
-        let body = String::from_utf8_lossy(&bytes[head_bytes..]);
-        let body_start = body.chars().take(BODY_CHARS_MAX).collect();
-        return Ok(Response::Refused { status, body_start });
-    }
     let values = |name: &'static str| {
         let named = response.headers.iter().filter(move |it| it.name.eq_ignore_ascii_case(name));
         named.filter_map(|header| std::str::from_utf8(header.value).ok())
     };
+    if status != 101 {
+        let body = String::from_utf8_lossy(&bytes[head_bytes..]);
+        let body_start = body.chars().take(BODY_CHARS_MAX).collect();
+        let retry_after_s = values("retry-after").next().and_then(|text| text.trim().parse().ok());
+        return Ok(Response::Refused { status, body_start, retry_after_s });
+    }
     let has_token = |name, token: &str| {
         values(name)
             .flat_map(|value| value.split(','))
@@ -255,8 +258,8 @@ mod tests {
             assert!(error.contains(part), "{part}: {error}");
         }
         let refused = parse_response(b"HTTP/1.1 503 No\r\nRetry-After: 5\r\n\r\nfull", KEY, false);
-        let body_start = "full".to_owned();
-        assert_eq!(refused, Ok(Response::Refused { status: 503, body_start }));
+        let (body_start, retry_after_s) = ("full".to_owned(), Some(5));
+        assert_eq!(refused, Ok(Response::Refused { status: 503, body_start, retry_after_s }));
         assert!(matches!(
             parse_response(answer(&deflate).as_bytes(), KEY, true),
             Ok(Response::Upgraded { deflate: Some(_), .. })
