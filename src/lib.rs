@@ -41,6 +41,8 @@
 
 mod admin;
 mod channel;
+#[cfg(test)]
+mod claims;
 mod clock;
 pub mod config;
 pub mod control;
