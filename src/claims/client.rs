@@ -58,6 +58,7 @@ pub(super) struct Link {
     /// The resume that was asked for and not answered yet.
     pub resumes_from: Option<At>,
     pub life: Option<i128>,
+    pub is_live: bool,
     /// The newest position that came live or was resumed, since the last `resync`.
     pub newest: u64,
     pub snapshot: Snapshot,
@@ -85,6 +86,7 @@ impl Link {
             subscriptions: Vec::new(),
             resumes_from: None,
             life: None,
+            is_live: true,
             newest: 0,
             snapshot: Snapshot::default(),
             is_snapshot_complete: false,

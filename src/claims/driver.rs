@@ -125,6 +125,13 @@ impl Driver {
             && matches!(self.newest, Reading::No)
     }
 
+    /// Whether no consumer can bring what stands at our position now, so that none is of use: the
+    /// source never gets on, and claims nothing.
+    pub(super) fn is_stuck_at_unreadable(&self, stream: &Stream) -> bool {
+        let last = stream.at(self.follower.tracker().last());
+        last.is_some_and(|number| stream.all[number].is_unreadable)
+    }
+
     /// The consumer sends up to `count` messages.
     pub(super) fn send(&mut self, stream: &Stream, count: usize) {
         if let Stage::Reading(consumer) = &mut self.stage {
@@ -138,6 +145,13 @@ impl Driver {
     pub(super) fn take_elsewhere(&mut self, stream: &Stream) {
         if let Stage::Reading(consumer) = &mut self.stage {
             consumer.send_elsewhere(stream);
+        }
+    }
+
+    /// The broker has gone back to an older copy: what was asked of it gets no answer.
+    pub(super) fn restored(&mut self) {
+        if !self.is_reading() {
+            self.stage = Stage::Away;
         }
     }
 
@@ -259,13 +273,13 @@ impl Driver {
         }
     }
 
-    /// Notes that a message came, and what came before it as far as this instance can know.
+    /// Notes that a message came, and the position before it on its channel.
     fn note(&mut self, stream: &Stream, number: usize) {
         let message = &stream.all[number];
         let is_earlier = |it: &&Published| {
             it.life == message.life && it.channel == message.channel && it.seq < message.seq
         };
-        let known = each(self.named | message.before).map(|it| &stream.all[it]);
+        let known = each(message.before).map(|it| &stream.all[it]);
         let previous = known.filter(is_earlier).map(|it| it.seq).max().unwrap_or(0);
         self.previous.push((number, previous));
         self.named |= message.before | one(number);
@@ -277,7 +291,10 @@ impl Driver {
             return;
         }
         block_on(self.follower.caught_up()).unwrap();
-        if let Some(durable) = self.successor.take_if(|it| !it.is_gone(stream)) {
+        let Some(durable) = self.successor.take() else { return };
+        if durable.is_gone(stream) {
+            self.end_consumer();
+        } else {
             self.follower.change_consumer(durable.sent);
             self.look = Looking::No;
             self.stage = Stage::Reading(durable);

@@ -30,7 +30,15 @@ impl Scene<'_> {
             };
         }
         match message["type"].as_str().unwrap_or_default() {
-            "welcome" | "source_live" | "source_stale" => link.life = life(&message["epoch"]),
+            "welcome" => link.life = life(&message["epoch"]),
+            kind @ ("source_live" | "source_stale") => {
+                link.is_live = kind == "source_live";
+                let life = life(&message["epoch"]);
+                if std::mem::replace(&mut link.life, life) != life {
+                    // Before a source was reached nothing was promised.
+                    link.told(self.stream);
+                }
+            }
             "resync" => {
                 link.life = life(&message["epoch"]);
                 link.told(self.stream);
@@ -98,16 +106,13 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// (I4) Everything up to a position that a client may keep was sent to it, or it was told.
+    /// (I4) Everything up to a position that a client may keep was sent to it, or it was told: all
+    /// that was published on the branch of that message, before it. What else a restore lost, it is
+    /// told before everything has come to rest (I3).
     fn check_reached(&self, link: &Link, at: At, what: &str) -> Result<(), Broken> {
         let number = self.find(at)?;
         let branch = self.stream.all[number].before | one(number);
-        let is_named = |number: &usize| {
-            let message = &self.stream.all[*number];
-            message.life == at.life && message.seq <= at.pos
-        };
-        let named: Set = each(self.driver.named).filter(is_named).map(one).sum();
-        self.check_sent(link, branch | named, &format!("{what} at {}", at.pos))
+        self.check_sent(link, branch, &format!("{what} at {}", at.pos))
     }
 
     fn check_sent(&self, link: &Link, truth: Set, what: &str) -> Result<(), Broken> {
@@ -142,7 +147,9 @@ impl Scene<'_> {
                 if resumed.is_some() {
                     self.client.begin();
                 }
-                at
+                // While it loads, and before it knows a position, only what is published from now
+                // on is promised.
+                at.filter(|at| link.is_live && at.pos > 0)
             }
         };
         let is_first = link.subscriptions.iter().all(|(_, promise)| promise.is_none());
@@ -172,7 +179,7 @@ impl Scene<'_> {
     fn newest_held(&self, added: u8, at: Option<At>) -> Vec<(usize, u64)> {
         let Some(at) = at else { return Vec::new() };
         let Some(number) = self.stream.find(at.life, at.pos, at.ts) else { return Vec::new() };
-        let held = self.stream.retained & (self.stream.all[number].before | one(number));
+        let held = self.stream.retained & !self.stream.brought_back & (self.stream.all[number].before | one(number));
         let newest = (0..CHANNELS.len()).filter_map(|channel| {
             let is_added = added & (1 << channel) != 0;
             let of = each(held).filter(|it| self.stream.all[*it].channel == channel);
@@ -194,7 +201,8 @@ impl Scene<'_> {
     }
 
     /// (I5) A complete snapshot brings of each channel the newest message that the stream holds up
-    /// to the answer's position, or a newer one.
+    /// to the answer's position, or a newer one; but for what a restore brought back to the stream,
+    /// which nothing tells of before the next contact.
     fn check_snapshot(&self, link: &Link) -> Result<(), Broken> {
         if !link.is_snapshot_complete {
             return Ok(());

@@ -78,6 +78,8 @@ pub(super) struct Stream {
     pub messages_max: u64,
     pub per_channel_max: u64,
     backup: Option<Backup>,
+    /// What it had removed, and has again since a restore.
+    pub brought_back: Set,
     now_ms: i128,
     /// How often its consumers were ended.
     pub broken: u64,
@@ -95,6 +97,7 @@ impl Stream {
             messages_max: 0,
             per_channel_max: 0,
             backup: None,
+            brought_back: 0,
             now_ms: 1_700_000_000_000,
             broken: 0,
         }
@@ -194,6 +197,7 @@ impl Stream {
         self.last = backup.last;
         self.last_stored_nanos = backup.last_stored_nanos;
         self.branch = backup.branch;
+        self.brought_back |= backup.retained & !self.retained;
         self.retained = backup.retained;
         self.break_consumers();
         self.keep_to_limits();

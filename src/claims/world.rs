@@ -64,8 +64,14 @@ impl World {
                 stream.keep_to_limits();
             }
             Op::Save => stream.save(),
-            Op::Restore => stream.restore(),
-            Op::LoseTail(count) => stream.lose_tail(count.into()),
+            Op::Restore => {
+                stream.restore();
+                self.restored();
+            }
+            Op::LoseTail(count) => {
+                stream.lose_tail(count.into());
+                self.restored();
+            }
             Op::Recreate => stream.recreate(),
             Op::Start(place) => self.start(place.into()),
             Op::Connect(client, instance, pattern, snapshot) => {
@@ -95,6 +101,10 @@ impl World {
             | Op::Newest(place) => self.drive(place.into(), op)?,
         }
         Ok(())
+    }
+
+    fn restored(&mut self) {
+        self.instances.iter_mut().flatten().for_each(|instance| instance.driver.restored());
     }
 
     fn drive(&mut self, place: usize, op: Op) -> Result<(), Broken> {
@@ -254,7 +264,9 @@ impl World {
         }
         for (client, state) in self.clients.iter_mut().enumerate() {
             let Some(link) = state.link.take() else { continue };
-            if let Some(instance) = &self.instances[link.instance] {
+            if let Some(instance) = &self.instances[link.instance]
+                && !instance.driver.is_stuck_at_unreadable(&self.stream)
+            {
                 let scene = Scene { stream: &self.stream, driver: &instance.driver, client: state };
                 scene
                     .check_settled(&link)
@@ -284,7 +296,7 @@ impl World {
             if quiet > 6 {
                 break;
             }
-            if step + 1 == STEPS_MAX {
+            if step + 1 == STEPS_MAX && !instance.driver.is_stuck_at_unreadable(stream) {
                 return Err(format!("instance {place} does not come to rest"));
             }
         }

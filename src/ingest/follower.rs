@@ -176,6 +176,10 @@ impl Follower {
     pub(crate) async fn take_unreadable(&mut self, message: &Stored<'_>) -> Result<(), ShardsGone> {
         self.publisher.report().messages.add(1);
         let step = self.tracker.step_unreadable(message.sequence, message.stored_nanos);
+        if step == Step::Regressed {
+            // The next contact says so.
+            return Ok(());
+        }
         self.tell_missing(step).await?;
         self.publish(message).await.map(|_| ())
     }

@@ -413,7 +413,7 @@ impl Publisher {
         let began = Instant::now();
         let mut parts = 0;
         while let Some(&index) = full.first() {
-            if self.patience.is_zero() && self.give_up(&full) {
+            if self.patience.is_zero() && self.give_up(&full, item) {
                 break;
             }
             let shard = &self.shards[index];
@@ -428,7 +428,7 @@ impl Publisher {
                 }
             }
             full = still_full;
-            if parts >= PATIENCE_PARTS && self.give_up(&full) {
+            if parts >= PATIENCE_PARTS && self.give_up(&full, item) {
                 break;
             }
         }
@@ -436,9 +436,9 @@ impl Publisher {
         Ok(())
     }
 
-    /// Goes on without these shards. Returns false before the stream is known: nothing that could
+    /// Goes on without these shards, which do not have `item`. Returns false before the stream is known: nothing that could
     /// fill a queue is pushed then.
-    fn give_up(&self, shards: &[usize]) -> bool {
+    fn give_up(&self, shards: &[usize], item: &Feed) -> bool {
         let Some(epoch) = &self.epoch else { return false };
         for &shard in shards {
             let patience = self.patience;
@@ -450,7 +450,7 @@ impl Publisher {
             self.report.overruns.add(1);
             self.shards[shard].give_up(Overrun {
                 epoch: epoch.clone(),
-                is_new_life: false,
+                is_new_life: matches!(item, Feed::Epoch { .. }),
                 whole_from: self.whole_from,
                 kept: self.kept,
                 status: self.status,
