@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::driver::epoch;
-use super::stream::{Set, Stream};
+use super::stream::{Set, Stream, one};
 use crate::shard::ConnId;
 
 /// What clients subscribe to, with the channels that it matches.
@@ -32,6 +32,8 @@ pub(super) struct At {
 pub(super) struct Promise {
     /// After this position.
     pub after: Option<At>,
+    /// But for these, which the stream had removed before.
+    pub gone: Set,
     /// What was published from this number on.
     pub published_from: usize,
 }
@@ -101,15 +103,15 @@ impl Link {
             let is_after = promise.after.is_some_and(|after| {
                 message.life > after.life || message.life == after.life && message.seq > after.pos
             });
-            matches(*pattern, message.channel)
-                && (is_after || number >= promise.published_from)
+            let is_after = is_after && promise.gone & one(number) == 0;
+            matches(*pattern, message.channel) && (is_after || number >= promise.published_from)
         })
     }
 
     /// It was told that something is missing, and has loaded anew.
     pub(super) fn told(&mut self, stream: &Stream) {
         for (_, promise) in &mut self.subscriptions {
-            let told = Promise { after: None, published_from: stream.all.len() };
+            let told = Promise { after: None, gone: 0, published_from: stream.all.len() };
             *promise = promise.map(|_| told);
         }
         self.newest = 0;

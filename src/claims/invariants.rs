@@ -141,19 +141,21 @@ impl Scene<'_> {
             self.find(at)?;
         }
         let resumed = link.resumes_from.take();
+        let mut gone = 0;
         let after = match (message.get("recovered").and_then(Value::as_bool), resumed) {
             (Some(true), Some(resumed)) => Some(resumed),
             (_, resumed) => {
                 if resumed.is_some() {
                     self.client.begin();
                 }
+                gone = !self.stream.retained;
                 // While it loads, and before it knows a position, only what is published from now
                 // on is promised.
                 at.filter(|at| link.is_live && at.pos > 0)
             }
         };
         let is_first = link.subscriptions.iter().all(|(_, promise)| promise.is_none());
-        let added = link.promise(Promise { after, published_from: self.stream.all.len() });
+        let added = link.promise(Promise { after, gone, published_from: self.stream.all.len() });
         if is_first && message.get("recovered") != Some(&Value::Bool(true)) {
             self.client.position = at;
         }

@@ -262,7 +262,12 @@ impl Follower {
     /// # Errors
     /// [`ShardsGone`] at shutdown.
     pub(crate) async fn take_newest(&mut self, message: &Stored<'_>) -> Result<(), ShardsGone> {
-        match message.sequence <= self.tracker.last() {
+        // A reading that outlasts a loss or the stream itself brings what may be out of date; one that
+        // begins too late brings what is stored later than our last message.
+        let is_ours = matches!(self.newest, Newest::Reading(_))
+            && message.sequence <= self.tracker.last()
+            && self.tracker.stored_nanos().is_some_and(|last| message.stored_nanos <= last);
+        match is_ours {
             true => self.publisher.newest(&message.incoming()).await,
             false => Ok(()),
         }
@@ -306,6 +311,9 @@ impl Follower {
 
     async fn lose(&mut self, base: Base) -> Result<(), ShardsGone> {
         self.has_claimed = base.after.is_some();
+        if let Newest::Reading(_) | Newest::ReadTo(_) = self.newest {
+            self.newest = Newest::Wanted;
+        }
         self.publisher.loss(base).await
     }
 }

@@ -106,6 +106,11 @@ impl Tracker {
         self.last
     }
 
+    /// When that message was stored, if it is known.
+    pub(crate) fn stored_nanos(&self) -> Option<i128> {
+        self.stored_nanos
+    }
+
     /// The current consumer's sequence of the last message that it sent us.
     pub(crate) fn consumer(&self) -> u64 {
         self.consumer
