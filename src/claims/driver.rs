@@ -206,6 +206,8 @@ impl Driver {
     /// Takes the messages that no consumer can bring.
     fn search(&mut self, stream: &Stream) {
         let mut last = self.follower.tracker().last();
+        let held = stream.at(last).map(|number| stream.all[number].stored_nanos);
+        self.follower.holds_at_last(held);
         while let Some(number) = stream.next(last + 1) {
             let message = stream.all[number];
             if !message.is_unreadable {

@@ -8,9 +8,7 @@ use super::driver::Driver;
 use crate::channel::Pattern;
 use crate::feed::{Feed, FeedReceiver, feed};
 use crate::protocol::extension::Compression;
-use crate::shard::{
-    Census, ClientLimits, ConnId, Limits, Mode, Now, Shard, ShardSettings, Wire,
-};
+use crate::shard::{Census, ClientLimits, ConnId, Limits, Mode, Now, Shard, ShardSettings, Wire};
 
 /// Items of the queue: a shard that takes nothing is given up soon.
 const QUEUE_ITEMS: usize = 9;

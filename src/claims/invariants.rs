@@ -46,7 +46,9 @@ impl Scene<'_> {
             }
             "subscribed" => self.take_answer(link, message)?,
             "heartbeat" => {
-                if let Some(at) = message.get("position").and_then(position) {
+                let at = message.get("position").and_then(position);
+                // Behind a loss the time of the position is not known: it is proved to nobody.
+                if let Some(at) = at.filter(|at| at.ts > 0) {
                     self.check_reached(link, at, "I4, a heartbeat")?;
                     self.client.position = Some(at);
                 }
@@ -97,9 +99,11 @@ impl Scene<'_> {
             let known: Vec<_> = known.iter().filter(|(it, _)| *it == number).collect();
             return Err(format!("I1: prev of {} is {prev}, and not {known:?}", at.pos));
         }
-        if self.client.position.is_none_or(|position| {
-            position.life != at.life || position.pos < at.pos
-        }) {
+        if self
+            .client
+            .position
+            .is_none_or(|position| position.life != at.life || position.pos < at.pos)
+        {
             self.check_reached(link, at, "I4, an event with prev")?;
             self.client.position = Some(at);
         }
@@ -137,7 +141,7 @@ impl Scene<'_> {
 
     fn take_answer(&mut self, link: &mut Link, message: &Value) -> Result<(), Broken> {
         let at = position(message);
-        if let Some(at) = at.filter(|at| at.pos > 0) {
+        if let Some(at) = at.filter(|at| at.pos > 0 && at.ts > 0) {
             self.find(at)?;
         }
         let resumed = link.resumes_from.take();
@@ -181,7 +185,9 @@ impl Scene<'_> {
     fn newest_held(&self, added: u8, at: Option<At>) -> Vec<(usize, u64)> {
         let Some(at) = at else { return Vec::new() };
         let Some(number) = self.stream.find(at.life, at.pos, at.ts) else { return Vec::new() };
-        let held = self.stream.retained & !self.stream.brought_back & (self.stream.all[number].before | one(number));
+        let held = self.stream.retained
+            & !self.stream.brought_back
+            & (self.stream.all[number].before | one(number));
         let newest = (0..CHANNELS.len()).filter_map(|channel| {
             let is_added = added & (1 << channel) != 0;
             let of = each(held).filter(|it| self.stream.all[*it].channel == channel);

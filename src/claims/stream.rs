@@ -147,10 +147,13 @@ impl Stream {
 
     pub(super) fn keep_to_limits(&mut self) {
         for channel in 0..CHANNELS.len() {
-            self.purge(Some(channel), match self.per_channel_max {
-                0 => u64::MAX,
-                max => max,
-            });
+            self.purge(
+                Some(channel),
+                match self.per_channel_max {
+                    0 => u64::MAX,
+                    max => max,
+                },
+            );
         }
         if self.messages_max > 0 {
             self.purge(None, self.messages_max);
@@ -256,9 +259,7 @@ impl Stream {
 
     /// The message that a client names.
     pub(super) fn find(&self, life: i128, pos: u64, ts_ms: u64) -> Option<usize> {
-        self.all
-            .iter()
-            .rposition(|it| (it.life, it.seq, it.stored_ms()) == (life, pos, ts_ms))
+        self.all.iter().rposition(|it| (it.life, it.seq, it.stored_ms()) == (life, pos, ts_ms))
     }
 }
 

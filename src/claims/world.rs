@@ -166,8 +166,7 @@ impl World {
         link.subscriptions = state.wants.iter().map(|pattern| (*pattern, None)).collect();
         let channels: Vec<&str> = state.wants.iter().map(|it| PATTERNS[*it].0).collect();
         state.link = Some(link);
-        let mut command =
-            json!({"type": "subscribe", "channels": channels, "snapshot": snapshot});
+        let mut command = json!({"type": "subscribe", "channels": channels, "snapshot": snapshot});
         if let Some(at) = resume {
             let epoch = super::driver::epoch(at.life);
             command["resume"] = json!({"epoch": epoch, "pos": at.pos, "ts": at.ts});

@@ -139,6 +139,12 @@ impl Follower {
         self.tracker.overlaps(stored_nanos);
     }
 
+    /// The same before [`Self::take_unreadable`]; `None` if it holds nothing at
+    /// [`Tracker::last`].
+    pub(crate) fn holds_at_last(&mut self, stored_nanos: Option<i128>) {
+        self.tracker.holds_at_last(stored_nanos);
+    }
+
     /// Goes on with another consumer, which has delivered up to `consumer`.
     pub(crate) fn change_consumer(&mut self, consumer: u64) {
         self.tracker.change_consumer(consumer);

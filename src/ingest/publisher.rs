@@ -451,7 +451,7 @@ impl Publisher {
             self.shards[shard].give_up(Overrun {
                 epoch: epoch.clone(),
                 is_new_life: matches!(item, Feed::Epoch { .. }),
-                whole_from: self.whole_from,
+                whole_from: self.whole_from.max(StreamPos(self.newest.0 + 1)),
                 kept: self.kept,
                 status: self.status,
             });

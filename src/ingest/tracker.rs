@@ -143,6 +143,14 @@ impl Tracker {
         }
     }
 
+    /// What the stream holds at the last position was stored then; `None` if it holds nothing there.
+    /// To be said before [`Self::step_unreadable`], which no overlap precedes.
+    pub(crate) fn holds_at_last(&mut self, stored_nanos: Option<i128>) {
+        let is_same = stored_nanos == self.stored_nanos;
+        self.is_overlap_due = self.last > 0 && self.stored_nanos.is_some() && !is_same;
+        self.has_regressed |= self.is_overlap_due && stored_nanos.is_some();
+    }
+
     /// Whether the stream ends before a position that it has named. Either it lost its tail, or the
     /// node that answers has just become its leader and does not know all messages yet.
     pub(crate) fn is_beyond(&self, state: StreamState) -> bool {
@@ -239,7 +247,8 @@ impl Tracker {
     fn next(&mut self, stream: u64, stored_nanos: i128) -> Step {
         let was_overlap_due = std::mem::take(&mut self.is_overlap_due);
         // What came after that start was promised to whoever was there.
-        let is_first = self.untouched_to.take().is_some_and(|end| stream <= end + 1);
+        let untouched_to = self.untouched_to.take().filter(|_| !was_overlap_due);
+        let is_first = untouched_to.is_some_and(|end| stream <= end + 1);
         let is_lost = was_overlap_due || stream != self.last + 1;
         self.last = stream;
         self.named = self.named.max(stream);
@@ -465,7 +474,7 @@ mod tests {
         assert_eq!(tracker.step(10, 1, 998), Step::Regressed);
         let mut tracker = quiet();
         assert_eq!(tracker.contact(StreamState { first: 11, ..again(12) }), Contact::Continues);
-        assert_eq!(tracker.step(11, 1, 11), Step::DeliverAsFirst, "it cannot be compared");
+        assert_eq!(tracker.step(11, 1, 11), Step::DeliverAfterLoss, "it cannot be compared");
     }
 
     #[test]
