@@ -148,9 +148,9 @@ impl Driver {
         }
     }
 
-    /// The broker has gone back to an older copy: what was asked of it gets no answer.
+    /// The broker has gone back to an older copy: a consumer that was asked for gets no answer.
     pub(super) fn restored(&mut self) {
-        if !self.is_reading() {
+        if matches!(self.stage, Stage::Contacted(_)) {
             self.stage = Stage::Away;
         }
     }

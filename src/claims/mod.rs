@@ -9,12 +9,15 @@
 //! instance    a source, the real queue and a real shard
 //! client      what a client keeps, and what it was promised
 //! invariants  what no client may ever see
+//! cases       the shortest histories that failed once
 //! ```
 //!
 //! `ODIN_MODEL_HISTORIES` says how many histories are tried (20,000), `ODIN_MODEL_SEED` the first
 //! seed. A failure names its seed and the shortest history that fails in the same way. What each rule
 //! of the code is needed for shows `scripts/claims_mutants`.
 
+#[rustfmt::skip]
+mod cases;
 mod client;
 mod driver;
 mod history;
