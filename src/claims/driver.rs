@@ -67,7 +67,7 @@ pub(super) struct Driver {
     is_caught_up: bool,
     /// The last message that was read without a consumer.
     unreadable_to: u64,
-    /// What the stream has named or brought to this instance since its epoch began.
+    /// What the stream has named or brought to this instance.
     pub named: Set,
     /// For each message that was taken in: the position before it on its channel.
     pub previous: Vec<(usize, u64)>,
@@ -188,7 +188,7 @@ impl Driver {
         let epoch = Epoch(epoch(state.created_nanos).into());
         block_on(self.follower.contact(epoch, state, self.plan.clone())).unwrap();
         if self.epochs() != epochs {
-            (self.named, self.unreadable_to) = (0, 0);
+            self.unreadable_to = 0;
         }
         self.named |= branch;
         if let Some(last) = self.follower.tracker().unreadable_last()

@@ -1,7 +1,7 @@
 //! What no client may ever see, each with the claim that it would break.
 //!
 //! The truth of an instance: what was published on the stream's branch, and what the stream had
-//! named or brought to it since its epoch began, even if a restore lost it since. What a restore
+//! named or brought to it, even if a restore lost it since. What a restore
 //! lost before this instance heard of it left no trace, and is no part of its truth.
 
 use serde_json::Value;
