@@ -128,7 +128,11 @@ impl Signal {
         let Some(missed) = overrun.as_mut() else { return false };
         match item {
             // The notice that it is given tells of all of them.
-            Feed::Event(_) | Feed::Notice | Feed::Newest(_) | Feed::NewestComplete => {}
+            Feed::Notice | Feed::Newest(_) | Feed::NewestComplete => {}
+            Feed::Event(event) => {
+                let next = StreamPos(event.position().pos.0 + 1);
+                missed.whole_from = missed.whole_from.max(next);
+            }
             Feed::Epoch { epoch, base } => {
                 missed.epoch = epoch.clone();
                 missed.is_new_life = true;

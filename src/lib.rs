@@ -42,6 +42,8 @@
 
 mod admin;
 mod channel;
+#[cfg(test)]
+mod claims;
 mod clock;
 pub mod config;
 pub mod conformance;

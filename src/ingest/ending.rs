@@ -28,7 +28,7 @@ pub(super) enum Found {
     Nothing,
     /// The consumer has sent messages, and they did not come: somebody else took them.
     NotReceived,
-    /// The stream ends before what was read.
+    /// The stream ends before what was read, or before what it had named.
     Shortened,
     /// The last messages are gone, and were never sent.
     LostEnd,
@@ -44,12 +44,13 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    /// Takes in a look, if nothing has come since it began.
-    pub(super) fn look(&mut self, look: &Look) -> Found {
+    /// Takes in a look, if nothing has come since it began, at a stream that has named positions up
+    /// to `named`.
+    pub(super) fn look(&mut self, look: &Look, named: u64) -> Found {
         let found = match look {
             Look { pending: 1.., .. } => Found::Nothing,
             Look { sent, received, .. } if sent != received => Found::NotReceived,
-            Look { last, read_to, .. } if last < read_to => Found::Shortened,
+            Look { last, .. } if *last < named => Found::Shortened,
             Look { last, read_to, .. } if last > read_to => Found::LostEnd,
             _ => {
                 self.settled_at = Some(look.read_to);
@@ -91,8 +92,8 @@ mod tests {
         ];
         for (name, look, expected) in cases {
             let mut ending = Ending::default();
-            assert_eq!(ending.look(&look), Found::Nothing, "{name}");
-            assert_eq!(ending.look(&look), expected, "{name}");
+            assert_eq!(ending.look(&look, look.read_to), Found::Nothing, "{name}");
+            assert_eq!(ending.look(&look, look.read_to), expected, "{name}");
             assert_eq!(ending.is_settled_at(10), look == WHOLE, "{name}");
         }
     }
@@ -101,11 +102,11 @@ mod tests {
     fn another_suspicion_begins_anew() {
         let mut ending = Ending::default();
         for last in [11, 12, 13] {
-            assert_eq!(ending.look(&Look { last, ..WHOLE }), Found::Nothing, "{last}");
+            assert_eq!(ending.look(&Look { last, ..WHOLE }, 10), Found::Nothing, "{last}");
         }
-        assert_eq!(ending.look(&WHOLE), Found::Nothing);
+        assert_eq!(ending.look(&WHOLE, 10), Found::Nothing);
         assert!(ending.is_settled_at(10) && !ending.is_settled_at(11));
-        assert_eq!(ending.look(&Look { last: 13, ..WHOLE }), Found::Nothing);
+        assert_eq!(ending.look(&Look { last: 13, ..WHOLE }, 10), Found::Nothing);
         assert!(!ending.is_settled_at(10));
     }
 }

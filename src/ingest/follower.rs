@@ -139,6 +139,12 @@ impl Follower {
         self.tracker.overlaps(stored_nanos);
     }
 
+    /// The same before [`Self::take_unreadable`]; `None` if it holds nothing at
+    /// [`Tracker::last`].
+    pub(crate) fn holds_at_last(&mut self, stored_nanos: Option<i128>) {
+        self.tracker.holds_at_last(stored_nanos);
+    }
+
     /// Goes on with another consumer, which has delivered up to `consumer`.
     pub(crate) fn change_consumer(&mut self, consumer: u64) {
         self.tracker.change_consumer(consumer);
@@ -176,6 +182,10 @@ impl Follower {
     pub(crate) async fn take_unreadable(&mut self, message: &Stored<'_>) -> Result<(), ShardsGone> {
         self.publisher.report().messages.add(1);
         let step = self.tracker.step_unreadable(message.sequence, message.stored_nanos);
+        if step == Step::Regressed {
+            // The next contact says so.
+            return Ok(());
+        }
         self.tell_missing(step).await?;
         self.publish(message).await.map(|_| ())
     }
@@ -264,7 +274,12 @@ impl Follower {
     /// # Errors
     /// [`ShardsGone`] at shutdown.
     pub(crate) async fn take_newest(&mut self, message: &Stored<'_>) -> Result<(), ShardsGone> {
-        match message.sequence <= self.tracker.last() {
+        // A reading that outlasts a loss or the stream itself brings what may be out of date; one that
+        // begins too late brings what is stored later than our last message.
+        let is_ours = matches!(self.newest, Newest::Reading(_))
+            && message.sequence <= self.tracker.last()
+            && self.tracker.stored_nanos().is_some_and(|last| message.stored_nanos <= last);
+        match is_ours {
             true => self.publisher.newest(&message.incoming()).await,
             false => Ok(()),
         }
@@ -308,6 +323,9 @@ impl Follower {
 
     async fn lose(&mut self, base: Base) -> Result<(), ShardsGone> {
         self.has_claimed = base.after.is_some();
+        if let Newest::Reading(_) | Newest::ReadTo(_) = self.newest {
+            self.newest = Newest::Wanted;
+        }
         self.publisher.loss(base).await
     }
 }

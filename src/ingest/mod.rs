@@ -67,6 +67,15 @@ pub use report::{Counter, Elapsed, SourceReport};
 pub use sim::{SimSettings, SimulateError, SimulateSettings, Summary, simulate};
 pub use stream::{STREAM_MAX_AGE_MIN, StreamSettings, StreamSettingsError, parse_subjects};
 
+#[cfg(test)]
+pub(crate) use ending::Look;
+#[cfg(test)]
+pub(crate) use filter::FilterPlan;
+#[cfg(test)]
+pub(crate) use follower::{Follower, Stored, Taken};
+#[cfg(test)]
+pub(crate) use stream_state::StreamState;
+
 use shutdown::Shutdown;
 
 /// Where messages come from, with the settings of that source.

@@ -71,6 +71,9 @@ pub struct Publisher {
     pace: Pace,
     gate: Gate,
     patience: Duration,
+    /// Time that a test has passed by.
+    #[cfg(test)]
+    passed: Duration,
     report: Arc<SourceReport>,
     clock: Clock,
 }
@@ -92,6 +95,8 @@ impl Publisher {
             pace: Pace::new(0, Instant::now()),
             gate: Gate::default(),
             patience: SHARD_PATIENCE,
+            #[cfg(test)]
+            passed: Duration::ZERO,
             report: Arc::default(),
             clock: Clock::start(),
         }
@@ -113,6 +118,19 @@ impl Publisher {
     #[must_use]
     pub fn with_load(self, level: Arc<LoadLevel>) -> Self {
         Self { gate: Gate::new(level), ..self }
+    }
+
+    /// Gives up a shard whose queue is full after `patience`: at once if it is zero.
+    #[cfg(test)]
+    #[must_use]
+    pub(crate) fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// Has time pass without waiting for it.
+    #[cfg(test)]
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.passed += time;
     }
 
     /// Counts into `report`.
@@ -179,7 +197,7 @@ impl Publisher {
     pub async fn epoch_with(&mut self, epoch: Epoch, base: Base) -> Result<(), ShardsGone> {
         if self.epoch.is_some() {
             // Clients are told of it, and with it of every loss before.
-            self.notices.told(Instant::now());
+            self.notices.told(self.now());
         }
         self.previous.clear();
         self.newest = StreamPos::default();
@@ -199,7 +217,7 @@ impl Publisher {
     /// [`ShardsGone`] at shutdown.
     pub async fn loss(&mut self, base: Base) -> Result<(), ShardsGone> {
         self.take_back(base).await?;
-        self.notices.lost(Instant::now());
+        self.notices.lost(self.now());
         self.tell_if_due().await
     }
 
@@ -232,7 +250,7 @@ impl Publisher {
     /// [`ShardsGone`] at shutdown.
     pub(crate) async fn tell_if_due(&mut self) -> Result<(), ShardsGone> {
         match self.notices.due() {
-            Some(due) if due <= Instant::now() => self.tell().await,
+            Some(due) if due <= self.now() => self.tell().await,
             Some(_) | None => Ok(()),
         }
     }
@@ -242,7 +260,7 @@ impl Publisher {
     /// # Errors
     /// [`ShardsGone`] at shutdown.
     pub async fn tell(&mut self) -> Result<(), ShardsGone> {
-        if self.notices.tell(Instant::now()) {
+        if self.notices.tell(self.now()) {
             // What came since the first of them was not known to be whole.
             self.whole_from = self.whole_from.max(StreamPos(self.newest.0 + 1));
             self.report.notices.add(1);
@@ -250,6 +268,14 @@ impl Publisher {
             self.flush();
         }
         Ok(())
+    }
+
+    /// The time by which clients are told.
+    fn now(&self) -> Instant {
+        #[cfg(test)]
+        return Instant::now() + self.passed;
+        #[cfg(not(test))]
+        Instant::now()
     }
 
     /// Whether the shards' newest messages have to be read again: after a loss, or because a shard
@@ -387,6 +413,9 @@ impl Publisher {
         let began = Instant::now();
         let mut parts = 0;
         while let Some(&index) = full.first() {
+            if self.patience.is_zero() && self.give_up(&full, item) {
+                break;
+            }
             let shard = &self.shards[index];
             let has_room = tokio::time::timeout(self.patience / PATIENCE_PARTS, shard.space());
             parts += u32::from(has_room.await.is_err());
@@ -399,7 +428,7 @@ impl Publisher {
                 }
             }
             full = still_full;
-            if parts >= PATIENCE_PARTS && self.give_up(&full) {
+            if parts >= PATIENCE_PARTS && self.give_up(&full, item) {
                 break;
             }
         }
@@ -407,9 +436,9 @@ impl Publisher {
         Ok(())
     }
 
-    /// Goes on without these shards. Returns false before the stream is known: nothing that could
+    /// Goes on without these shards, which do not have `item`. Returns false before the stream is known: nothing that could
     /// fill a queue is pushed then.
-    fn give_up(&self, shards: &[usize]) -> bool {
+    fn give_up(&self, shards: &[usize], item: &Feed) -> bool {
         let Some(epoch) = &self.epoch else { return false };
         for &shard in shards {
             let patience = self.patience;
@@ -421,8 +450,8 @@ impl Publisher {
             self.report.overruns.add(1);
             self.shards[shard].give_up(Overrun {
                 epoch: epoch.clone(),
-                is_new_life: false,
-                whole_from: self.whole_from,
+                is_new_life: matches!(item, Feed::Epoch { .. }),
+                whole_from: self.whole_from.max(StreamPos(self.newest.0 + 1)),
                 kept: self.kept,
                 status: self.status,
             });

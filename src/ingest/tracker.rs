@@ -16,9 +16,14 @@
 //! | nothing is missing at the end | [`Ending`]: two looks in a row at a stream and a consumer that have nothing more to send |
 //! | the life | the stream's name and creation time |
 
+use std::collections::VecDeque;
+
 use super::ending::{Ending, Found, Look};
 use super::stream_state::StreamState;
 use crate::position::Base;
+
+/// Positions beyond ours whose store times are remembered.
+const AWAITED_MAX: usize = 4;
 
 /// What a contact means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +87,8 @@ pub(crate) struct Tracker {
     stored_nanos: Option<i128>,
     /// The highest position that the stream has named in this life.
     named: u64,
+    /// Positions beyond ours that it has named, with the store times of their messages.
+    awaited: VecDeque<(u64, i128)>,
     consumer: u64,
     ending: Ending,
     /// The next message has to be the last one again, or nothing is known of what lies between.
@@ -89,14 +96,19 @@ pub(crate) struct Tracker {
     has_regressed: bool,
     /// No consumer can bring the last message again.
     is_last_unreadable: bool,
-    /// True until the first message after a fresh start.
-    is_untouched: bool,
+    /// Until the first message after a fresh start: where the stream ended at that start.
+    untouched_to: Option<u64>,
 }
 
 impl Tracker {
     /// The last stream sequence that was handled.
     pub(crate) fn last(&self) -> u64 {
         self.last
+    }
+
+    /// When that message was stored, if it is known.
+    pub(crate) fn stored_nanos(&self) -> Option<i128> {
+        self.stored_nanos
     }
 
     /// The current consumer's sequence of the last message that it sent us.
@@ -131,6 +143,14 @@ impl Tracker {
         }
     }
 
+    /// What the stream holds at the last position was stored then; `None` if it holds nothing there.
+    /// To be said before [`Self::step_unreadable`], which no overlap precedes.
+    pub(crate) fn holds_at_last(&mut self, stored_nanos: Option<i128>) {
+        let is_same = stored_nanos == self.stored_nanos;
+        self.is_overlap_due = self.last > 0 && self.stored_nanos.is_some() && !is_same;
+        self.has_regressed |= self.is_overlap_due && stored_nanos.is_some();
+    }
+
     /// Whether the stream ends before a position that it has named. Either it lost its tail, or the
     /// node that answers has just become its leader and does not know all messages yet.
     pub(crate) fn is_beyond(&self, state: StreamState) -> bool {
@@ -152,20 +172,23 @@ impl Tracker {
             None => Some(Why::First),
             Some(created) if created != state.created_nanos => Some(Why::Recreated),
             Some(_) if self.has_regressed || self.is_beyond(state) => Some(Why::Regressed),
-            Some(_) if self.is_other_last(state) => Some(Why::Regressed),
+            Some(_) if self.is_other_last(state) || self.is_other(state) => Some(Why::Regressed),
             Some(_) => None,
         };
         let before = std::mem::replace(&mut self.named, state.last);
         if let Some(why) = why {
             self.created_nanos = Some(state.created_nanos);
             self.has_regressed = false;
+            self.awaited.clear();
             self.begin_before(state);
+            self.name(state);
             return Contact::Fresh(why);
         }
         self.named = self.named.max(before);
+        self.name(state);
         let expected = self.last + 1;
         if state.first > expected {
-            let is_untouched = self.is_untouched;
+            let is_untouched = self.untouched_to.is_some();
             self.begin_before(state);
             if is_untouched {
                 return Contact::Fresh(Why::First);
@@ -174,7 +197,7 @@ impl Tracker {
         }
         let is_same_end = state.last == self.last && state.last_stored() == self.stored_nanos;
         // Of a stream of which nothing is known there is nothing to compare.
-        let is_known = self.stored_nanos.is_some() || !self.is_untouched;
+        let is_known = self.stored_nanos.is_some() || self.untouched_to.is_none();
         self.is_overlap_due = self.last > 0 && is_known && !is_same_end;
         Contact::Continues
     }
@@ -202,11 +225,19 @@ impl Tracker {
             self.is_overlap_due &= stream != self.last;
             return Step::Repeat;
         }
+        if self.is_another(stream, stored_nanos) {
+            self.has_regressed = true;
+            return Step::Regressed;
+        }
         self.next(stream, stored_nanos)
     }
 
     /// Takes in the message that follows the last one, which no consumer can bring.
     pub(crate) fn step_unreadable(&mut self, stream: u64, stored_nanos: i128) -> Step {
+        if self.has_regressed || self.is_another(stream, stored_nanos) {
+            self.has_regressed = true;
+            return Step::Regressed;
+        }
         let step = self.next(stream, stored_nanos);
         self.is_last_unreadable = true;
         step
@@ -215,7 +246,9 @@ impl Tracker {
     /// Takes in a message beyond the last one: every one between them, if there is any, is gone.
     fn next(&mut self, stream: u64, stored_nanos: i128) -> Step {
         let was_overlap_due = std::mem::take(&mut self.is_overlap_due);
-        let is_first = std::mem::take(&mut self.is_untouched);
+        // What came after that start was promised to whoever was there.
+        let untouched_to = self.untouched_to.take().filter(|_| !was_overlap_due);
+        let is_first = untouched_to.is_some_and(|end| stream <= end + 1);
         let is_lost = was_overlap_due || stream != self.last + 1;
         self.last = stream;
         self.named = self.named.max(stream);
@@ -233,13 +266,18 @@ impl Tracker {
         if self.created_nanos != Some(state.created_nanos) {
             return Seen::Broken("the stream was made again");
         }
+        if self.is_other(state) {
+            self.has_regressed = true;
+            return Seen::Broken("the stream ends with another message than before");
+        }
         self.named = self.named.max(state.last);
+        self.name(state);
         if look.read_to != self.last || look.received != self.consumer {
             // What has come since tells.
             self.ending = Ending::default();
             return Seen::Nothing;
         }
-        match self.ending.look(look) {
+        match self.ending.look(look, self.named()) {
             Found::Nothing => Seen::Nothing,
             Found::NotReceived => Seen::Broken("the consumer has sent what did not arrive"),
             Found::Shortened => Seen::Broken("the stream ends before our position"),
@@ -259,6 +297,34 @@ impl Tracker {
         self.ending.is_settled_at(self.last)
     }
 
+    /// Remembers the stream's last message, if it is still to come.
+    fn name(&mut self, state: StreamState) {
+        let newest = self.awaited.back().map_or(self.last, |(pos, _)| self.last.max(*pos));
+        if let Some(stored) = state.last_stored().filter(|_| state.last > newest) {
+            self.awaited.truncate(AWAITED_MAX - 1);
+            self.awaited.push_back((state.last, stored));
+        }
+    }
+
+    /// Whether the stream had named another message at the position of one that comes.
+    #[inline]
+    fn is_another(&mut self, stream: u64, stored_nanos: i128) -> bool {
+        let mut is_another = false;
+        while let Some(&(pos, stored)) = self.awaited.front()
+            && pos <= stream
+        {
+            is_another = pos == stream && stored != stored_nanos;
+            self.awaited.pop_front();
+        }
+        is_another
+    }
+
+    /// Whether the stream's last message has a position at which it had named another one.
+    fn is_other(&self, state: StreamState) -> bool {
+        let Some(stored) = state.last_stored() else { return false };
+        self.awaited.iter().any(|(pos, known)| *pos == state.last && *known != stored)
+    }
+
     /// Whether the stream's last message has our last position, and is another one.
     fn is_other_last(&self, state: StreamState) -> bool {
         state.last == self.last
@@ -270,7 +336,7 @@ impl Tracker {
         self.last = state.first.saturating_sub(1);
         self.stored_nanos = if state.is_empty() { state.last_stored() } else { None };
         self.is_last_unreadable = false;
-        self.is_untouched = true;
+        self.untouched_to = Some(state.last);
         self.is_overlap_due = false;
     }
 }
@@ -408,7 +474,7 @@ mod tests {
         assert_eq!(tracker.step(10, 1, 998), Step::Regressed);
         let mut tracker = quiet();
         assert_eq!(tracker.contact(StreamState { first: 11, ..again(12) }), Contact::Continues);
-        assert_eq!(tracker.step(11, 1, 11), Step::DeliverAsFirst, "it cannot be compared");
+        assert_eq!(tracker.step(11, 1, 11), Step::DeliverAfterLoss, "it cannot be compared");
     }
 
     #[test]

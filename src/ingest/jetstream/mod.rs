@@ -250,7 +250,10 @@ impl Reader {
         if self.progress.fruitless_consumers >= unreadable::SUSPICION {
             self.progress.fruitless_consumers = 0;
             if self.follower.tracker().goes_on(state) {
-                let search = unreadable::search(context, stream, self.follower.tracker().last());
+                let last = self.follower.tracker().last();
+                let stored_at = unreadable::stored_at(context, stream, last);
+                self.follower.holds_at_last(guard(link, shutdown, stored_at).await??);
+                let search = unreadable::search(context, stream, last);
                 for found in guard(link, shutdown, search).await?? {
                     self.follower.take_unreadable(&found.stored()).await?;
                     self.durable.iter_mut().for_each(Durable::set_must_recreate);

@@ -58,7 +58,10 @@ pub(super) struct RecentLog {
 impl RecentLog {
     /// An empty log that goes on after this one, of whose first entries as much is known.
     pub(super) fn after_loss(&self, base: Base) -> Self {
-        let newest = base.after.unwrap_or(self.newest);
+        // What was lost does not follow: the newest position lies behind it, of unknown time.
+        let lost_to = Position { pos: StreamPos(base.whole_from.0.saturating_sub(1)), ts_ms: 0 };
+        let newest = if lost_to.pos > self.newest.pos { lost_to } else { self.newest };
+        let newest = base.after.unwrap_or(newest);
         Self { newest, ..Self::new(base) }
     }
 
