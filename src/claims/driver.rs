@@ -181,7 +181,7 @@ impl Driver {
             }
         }
         // One that was there before repeats some of what was read.
-        let repeats = self.named.count_ones() as u64 % 3;
+        let repeats = u64::from(self.named.count_ones()) % 3;
         let start = (stream.last + 1).saturating_sub(repeats).max(self.unreadable_to + 1);
         self.successor = self.is_durable.then(|| Consumer::new(stream, start, 40));
         let epochs = self.epochs();

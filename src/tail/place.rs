@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 /// Channels whose newest event is remembered; repetitions of further ones are shown.
 const CHANNELS_MAX: usize = 100_000;
 
-/// Events behind a hole in `seq` that are remembered; repetitions of further ones are shown.
+/// Events beyond the position that are remembered; repetitions of further ones are shown.
 const AHEAD_MAX: usize = 10_000;
 
 /// A hole of more events is not asked for: the server holds fewer.
@@ -43,7 +43,8 @@ pub(super) struct Place {
     seq: u64,
     /// Numbers that have not come, although later ones have.
     missing: BTreeSet<u64>,
-    /// What came behind the hole, by `pos`.
+    /// What came beyond the position, by `pos`: it comes again after a resume, and with it what may
+    /// have been missing between.
     ahead: BTreeSet<u64>,
     /// Events of the snapshot that are still to come.
     snapshot: u64,
@@ -58,12 +59,10 @@ impl Place {
         }
     }
 
-    /// A new connection numbers its events afresh. What came behind a hole comes again.
+    /// A new connection numbers its events afresh. What came beyond the position comes again.
     pub(super) fn on_connected(&mut self) {
-        if !self.missing.is_empty() {
-            let reached = self.position.map_or(0, |(pos, _)| pos);
-            self.newest.values_mut().for_each(|newest| *newest = (*newest).min(reached));
-        }
+        let reached = self.position.map_or(0, |(pos, _)| pos);
+        self.newest.values_mut().for_each(|newest| *newest = (*newest).min(reached));
         self.missing.clear();
         self.position_ahead = None;
         self.seq = 0;
@@ -134,10 +133,13 @@ impl Place {
         }
         if self.missing.is_empty() {
             self.position = self.position.max(self.position_ahead.take());
-            let reached = self.position.map_or(0, |(pos, _)| pos);
-            self.ahead = self.ahead.split_off(&(reached + 1));
-        } else if self.ahead.len() < AHEAD_MAX {
+        }
+        let reached = self.position.map_or(0, |(pos, _)| pos);
+        if pos > reached && self.ahead.len() < AHEAD_MAX {
             self.ahead.insert(pos);
+        }
+        if self.ahead.first().is_some_and(|first| *first <= reached) {
+            self.ahead = self.ahead.split_off(&(reached + 1));
         }
         seen
     }
@@ -244,6 +246,25 @@ mod tests {
         assert!(take(&mut place, event(2, 13, 12)).is_repetition);
         assert!(!take(&mut place, event(3, 14, 13)).is_repetition);
         assert_eq!(place.resume(), at("a", 14));
+    }
+
+    #[test]
+    fn what_was_missing_before_an_event_without_prev_is_no_repetition() {
+        let mut place = Place::default();
+        let answer = json!({"type": "subscribed", "epoch": "a", "pos": 100, "ts": 1});
+        place.on_control(&serde_json::from_value(answer).unwrap());
+        assert!(!take(&mut place, event(1, 105, 0)).is_repetition);
+        assert_eq!(place.resume()["pos"], 100);
+        place.on_connected();
+        let answer = json!({"type": "subscribed", "epoch": "a", "pos": 105, "recovered": true});
+        place.on_control(&serde_json::from_value(answer).unwrap());
+        assert!(
+            !take(&mut place, event(1, 103, 99)).is_repetition,
+            "the other instance had it not"
+        );
+        assert!(take(&mut place, event(2, 105, 103)).is_repetition);
+        assert!(!take(&mut place, event(3, 106, 105)).is_repetition);
+        assert_eq!(place.resume()["pos"], 106);
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(super) struct Arrived {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) look: Look,
-    pub(super) info: Info,
+    pub(super) info: Box<Info>,
 }
 
 /// Looks in the background.
@@ -111,5 +111,5 @@ pub(super) async fn look(
         sent: sent.delivered.consumer_sequence,
         pending: sent.num_pending,
     };
-    Ok(Answer { look, info })
+    Ok(Answer { look, info: Box::new(info) })
 }
