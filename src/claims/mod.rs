@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! history     what may happen, made up from a seed, and cut down when it fails
+//! themes      what random operations meet too seldom
 //! world       carries it out
 //! stream      a JetStream stream and its consumers
 //! driver      drives a follower as the JetStream source does
@@ -24,6 +25,7 @@ mod history;
 mod instance;
 mod invariants;
 mod stream;
+mod themes;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

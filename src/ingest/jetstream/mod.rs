@@ -269,12 +269,6 @@ impl Reader {
         };
         let epoch = consumer::epoch(stream, state.created_nanos);
         self.follower.contact(epoch, state, plan).await?;
-        if let Some(last) = self.follower.tracker().unreadable_last() {
-            let stored_at = unreadable::stored_at(context, stream, last);
-            if let Some(stored_nanos) = guard(link, shutdown, stored_at).await?? {
-                self.follower.overlaps(stored_nanos);
-            }
-        }
         let request = consumer::Request {
             keeper: &self.keeper,
             stream,
@@ -284,6 +278,16 @@ impl Reader {
             successor,
             pull: self.pull,
         };
-        Ok(guard(link, shutdown, request.open(context)).await??)
+        let (opened, now) = guard(link, shutdown, request.open(context)).await??;
+        if !self.follower.opened(now) {
+            return Err(StreamError::WentBack.into());
+        }
+        if let Some(last) = self.follower.tracker().unreadable_last() {
+            let stored_at = unreadable::stored_at(context, stream, last);
+            if let Some(stored_nanos) = guard(link, shutdown, stored_at).await?? {
+                self.follower.overlaps(stored_nanos);
+            }
+        }
+        Ok(opened)
     }
 }
