@@ -119,7 +119,8 @@ impl Link {
     /// It was told that something is missing, and has loaded anew.
     pub(super) fn told(&mut self, stream: &Stream) {
         for (_, promise) in &mut self.subscriptions {
-            let told = Promise { after: None, passed: None, gone: 0, published_from: stream.all.len() };
+            let told =
+                Promise { after: None, passed: None, gone: 0, published_from: stream.all.len() };
             *promise = promise.map(|_| told);
         }
         self.newest = 0;

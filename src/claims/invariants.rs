@@ -235,7 +235,10 @@ impl Scene<'_> {
         link.snapshot.left -= 1;
         link.snapshot.brought.push((self.stream.all[number].channel, at.pos));
         if link.snapshot.to > 0 && at.pos > link.snapshot.to {
-            return Err(format!("I6: {} of a snapshot at {} comes again", at.pos, link.snapshot.to));
+            return Err(format!(
+                "I6: {} of a snapshot at {} comes again",
+                at.pos, link.snapshot.to
+            ));
         }
         if link.snapshot.left > 0 {
             return Ok(());

@@ -5,11 +5,11 @@
 use rand::Rng as _;
 use rand::rngs::SmallRng;
 
+use super::history::Op;
 use super::history::Op::{
-    Age, Connect, Cut, Delete, Disconnect, Heartbeat, LoseTail, Look, Newest, Pass, Publish, Purge,
+    Age, Connect, Cut, Delete, Disconnect, Heartbeat, Look, LoseTail, Newest, Pass, Publish, Purge,
     Recreate, Restore, Run, Save, Send, Start, Step, Stick, Unstick,
 };
-use super::history::Op;
 
 /// How many there are.
 pub(super) const THEMES: u8 = 8;

@@ -431,6 +431,36 @@ mod tests {
     }
 
     #[test]
+    fn a_consumer_is_of_the_stream_that_was_contacted() {
+        let other = |last| StreamState { last_stored_nanos: 999, ..state(1, last) };
+        let cases = [
+            ("nothing new", state(1, 10), true, Step::Deliver),
+            ("more messages", state(1, 12), true, Step::DeliverAfterLoss),
+            ("the tail is lost", state(1, 9), false, Step::Deliver),
+            ("given out again", other(10), false, Step::Deliver),
+            ("given out again, and more", other(12), true, Step::DeliverAfterLoss),
+            (
+                "another life",
+                StreamState { created_nanos: 2, ..state(1, 10) },
+                false,
+                Step::Deliver,
+            ),
+        ];
+        for (name, now, expected, next) in cases {
+            let mut tracker = reader_at(10);
+            assert_eq!(tracker.contact(state(1, 10)), Contact::Continues);
+            assert_eq!(tracker.opened(now), expected, "{name}");
+            if expected {
+                assert_eq!(tracker.step(11, 1, 11), next, "{name}: ours did not come again");
+            }
+        }
+        let mut tracker = reader_at(10);
+        assert_eq!(tracker.contact(state(1, 15)), Contact::Continues);
+        assert!(!tracker.opened(state(1, 14)), "it had named more");
+        assert!(!tracker.opened(other(15)), "it had named another");
+    }
+
+    #[test]
     fn a_jump_of_the_stream_is_a_loss() {
         let mut tracker = reader_at(10);
         assert_eq!(tracker.step(12, 11, 12), Step::DeliverAfterLoss);

@@ -111,7 +111,10 @@ impl Request<'_> {
     ///
     /// # Errors
     /// Why there is none now.
-    pub(super) async fn open(self, context: &Context) -> Result<(Opened, StreamState), StreamError> {
+    pub(super) async fn open(
+        self,
+        context: &Context,
+    ) -> Result<(Opened, StreamState), StreamError> {
         let config = self.config();
         let consumer = context
             .create_consumer_on_stream(config, self.stream)
