@@ -32,7 +32,7 @@ pub(super) struct At {
 pub(super) struct Promise {
     /// After this position.
     pub after: Option<At>,
-    /// What had been published up to it, if its message is known.
+    /// What had been published up to it, if it was resumed.
     pub passed: Option<Set>,
     /// But for these, which the stream had removed before.
     pub gone: Set,

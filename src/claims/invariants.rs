@@ -162,7 +162,9 @@ impl Scene<'_> {
             }
         };
         let is_first = link.subscriptions.iter().all(|(_, promise)| promise.is_none());
-        let passed = after.and_then(|at| self.passed(at));
+        // Whoever recovers names one message; any other answer promises what has a later position.
+        let recovered = resumed.filter(|_| message["recovered"] == true);
+        let passed = recovered.and_then(|at| self.passed(at));
         let published_from = self.stream.all.len();
         let added = link.promise(Promise { after, passed, gone, published_from });
         if is_first && message.get("recovered") != Some(&Value::Bool(true)) {
