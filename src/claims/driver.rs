@@ -172,7 +172,8 @@ impl Driver {
         self.rechecks = 0;
         if self.fruitless >= SUSPICION {
             self.fruitless = 0;
-            if self.follower.tracker().goes_on(state) {
+            // It was asked again behind the search.
+            if self.follower.tracker().goes_on(stream.state()) {
                 self.search(stream);
             }
         }

@@ -254,7 +254,13 @@ impl Reader {
                 let stored_at = unreadable::stored_at(context, stream, last);
                 self.follower.holds_at_last(guard(link, shutdown, stored_at).await??);
                 let search = unreadable::search(context, stream, last);
-                for found in guard(link, shutdown, search).await?? {
+                let found = guard(link, shutdown, search).await??;
+                // It may have been made again before it was searched.
+                let now = guard(link, shutdown, self.keeper.info(context)).await??;
+                if !self.follower.tracker().goes_on(consumer::stream_state(&now)) {
+                    return Err(StreamError::WentBack.into());
+                }
+                for found in found {
                     self.follower.take_unreadable(&found.stored()).await?;
                     self.durable.iter_mut().for_each(Durable::set_must_recreate);
                 }
