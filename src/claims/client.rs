@@ -32,6 +32,8 @@ pub(super) struct At {
 pub(super) struct Promise {
     /// After this position.
     pub after: Option<At>,
+    /// What had been published up to it, if it was resumed.
+    pub passed: Option<Set>,
     /// But for these, which the stream had removed before.
     pub gone: Set,
     /// What was published from this number on.
@@ -43,6 +45,8 @@ pub(super) struct Promise {
 pub(super) struct Snapshot {
     /// Events that are still to come.
     pub left: usize,
+    /// The answer's position; 0 if there is none.
+    pub to: u64,
     /// The newest message of each channel that it has to bring, or a newer one.
     pub wanted: Vec<(usize, u64)>,
     /// What it brought.
@@ -101,7 +105,11 @@ impl Link {
         self.subscriptions.iter().any(|(pattern, promise)| {
             let Some(promise) = promise else { return false };
             let is_after = promise.after.is_some_and(|after| {
-                message.life > after.life || message.life == after.life && message.seq > after.pos
+                // On another branch an older position may follow, too.
+                let is_passed = promise.passed.is_none_or(|it| it & one(number) != 0);
+                let is_behind = stream.branch & one(number) != 0 && !is_passed;
+                message.life > after.life
+                    || message.life == after.life && (message.seq > after.pos || is_behind)
             });
             let is_after = is_after && promise.gone & one(number) == 0;
             matches(*pattern, message.channel) && (is_after || number >= promise.published_from)
@@ -111,7 +119,8 @@ impl Link {
     /// It was told that something is missing, and has loaded anew.
     pub(super) fn told(&mut self, stream: &Stream) {
         for (_, promise) in &mut self.subscriptions {
-            let told = Promise { after: None, gone: 0, published_from: stream.all.len() };
+            let told =
+                Promise { after: None, passed: None, gone: 0, published_from: stream.all.len() };
             *promise = promise.map(|_| told);
         }
         self.newest = 0;

@@ -69,6 +69,8 @@ pub(super) struct Driver {
     unreadable_to: u64,
     /// What the stream has named or brought to this instance.
     pub named: Set,
+    /// The same when it was live for the first time.
+    pub named_at_first: Set,
     /// For each message that was taken in: the position before it on its channel.
     pub previous: Vec<(usize, u64)>,
 }
@@ -92,6 +94,7 @@ impl Driver {
             is_caught_up: false,
             unreadable_to: 0,
             named: 0,
+            named_at_first: 0,
             previous: Vec::new(),
         }
     }
@@ -148,13 +151,6 @@ impl Driver {
         }
     }
 
-    /// The broker has gone back to an older copy: a consumer that was asked for gets no answer.
-    pub(super) fn restored(&mut self) {
-        if matches!(self.stage, Stage::Contacted(_)) {
-            self.stage = Stage::Away;
-        }
-    }
-
     /// The connection is lost, with all that was under way.
     pub(super) fn cut(&mut self) {
         self.end_consumer();
@@ -176,7 +172,8 @@ impl Driver {
         self.rechecks = 0;
         if self.fruitless >= SUSPICION {
             self.fruitless = 0;
-            if self.follower.tracker().goes_on(state) {
+            // It was asked again behind the search.
+            if self.follower.tracker().goes_on(stream.state()) {
                 self.search(stream);
             }
         }
@@ -191,11 +188,6 @@ impl Driver {
             self.unreadable_to = 0;
         }
         self.named |= branch;
-        if let Some(last) = self.follower.tracker().unreadable_last()
-            && let Some(number) = stream.at(last)
-        {
-            self.follower.overlaps(stream.all[number].stored_nanos);
-        }
         self.stage = Stage::Contacted(state);
     }
 
@@ -225,6 +217,15 @@ impl Driver {
         let start = self.follower.tracker().start().unwrap_or(0);
         if stream.life != state.created_nanos {
             return block_on(self.follower.stale()).unwrap();
+        }
+        if !self.follower.opened(stream.state()) {
+            return block_on(self.follower.stale()).unwrap();
+        }
+        self.named |= stream.branch;
+        if let Some(last) = self.follower.tracker().unreadable_last()
+            && let Some(number) = stream.at(last)
+        {
+            self.follower.overlaps(stream.all[number].stored_nanos);
         }
         let consumer = Consumer::new(stream, start, 0);
         self.end = state.last.max(stream.last);
@@ -292,7 +293,12 @@ impl Driver {
         if !self.is_caught_up {
             return;
         }
-        block_on(self.follower.caught_up()).unwrap();
+        if self.follower.is_end_known() {
+            if !self.follower.has_been_live() {
+                self.named_at_first = self.named;
+            }
+            block_on(self.follower.caught_up()).unwrap();
+        }
         let Some(durable) = self.successor.take() else { return };
         if durable.is_gone(stream) {
             self.end_consumer();

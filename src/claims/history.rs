@@ -3,6 +3,8 @@
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use super::themes::{THEMES, theme};
+
 /// Instances, and clients, of a history.
 pub(super) const PLACES: u8 = 3;
 
@@ -91,7 +93,7 @@ const WEIGHTS: [u32; KINDS] = [
 ];
 
 impl History {
-    /// The history of a seed. Some kinds of operations are left out of each, so that the others
+    /// The history of a seed, half of them with a theme in it. Some kinds of operations are left out of each, so that the others
     /// meet more often.
     pub(super) fn new(seed: u64) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
@@ -115,6 +117,11 @@ impl History {
             });
             let op = op(kind.unwrap_or_default(), &mut rng);
             ops.push(op);
+        }
+        if rng.random_bool(0.5) {
+            let theme = theme(rng.random_range(0..THEMES), &mut rng);
+            let at = rng.random_range(0..=ops.len());
+            ops.splice(at..at, theme);
         }
         let log_messages = if rng.random_bool(0.3) { 3 } else { 1_000 };
         Self { is_durable: rng.random_bool(0.2), log_messages, ops }

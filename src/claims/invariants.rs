@@ -38,6 +38,9 @@ impl Scene<'_> {
                     // Before a source was reached nothing was promised.
                     link.told(self.stream);
                 }
+                if link.is_live {
+                    self.check_first(link, "I7, live")?;
+                }
             }
             "resync" => {
                 link.life = life(&message["epoch"]);
@@ -82,7 +85,7 @@ impl Scene<'_> {
     /// (I1) A `prev` other than 0 is the position of the message before it on its channel.
     ///
     /// (I6) Between two `resync` no position comes twice, and they come in their order. Snapshots
-    /// are the exception.
+    /// are the exception: they bring nothing beyond the answer's position, which comes later.
     fn take_live(&mut self, link: &mut Link, message: &Value) -> Result<(), Broken> {
         let (number, at) = self.event(link, message)?;
         if at.pos <= link.newest {
@@ -159,18 +162,26 @@ impl Scene<'_> {
             }
         };
         let is_first = link.subscriptions.iter().all(|(_, promise)| promise.is_none());
-        let added = link.promise(Promise { after, gone, published_from: self.stream.all.len() });
+        // Whoever recovers names one message; any other answer promises what has a later position.
+        let recovered = resumed.filter(|_| message["recovered"] == true);
+        let passed = recovered.and_then(|at| self.passed(at));
+        let published_from = self.stream.all.len();
+        let added = link.promise(Promise { after, passed, gone, published_from });
         if is_first && message.get("recovered") != Some(&Value::Bool(true)) {
             self.client.position = at;
         }
         if let Some(resumed) = resumed.filter(|_| message["recovered"] == true) {
             link.newest = resumed.pos;
             self.client.position = Some(resumed);
+            if link.is_live {
+                self.check_first(link, "I7, recovered")?;
+            }
         }
         if let Some(snapshot) = message.get("snapshot") {
             link.is_snapshot_complete = snapshot["complete"] == true;
             link.snapshot = Snapshot {
                 left: snapshot["messages"].as_u64().unwrap_or_default() as usize,
+                to: at.map_or(0, |at| at.pos),
                 wanted: self.newest_held(added, at),
                 brought: Vec::new(),
             };
@@ -181,13 +192,36 @@ impl Scene<'_> {
         Ok(())
     }
 
+    /// What had been published up to a position, if its message is known.
+    fn passed(&self, at: At) -> Option<Set> {
+        if at.pos == 0 {
+            return Some(0);
+        }
+        let number = self.stream.find(at.life, at.pos, at.ts)?;
+        Some(self.stream.all[number].before | one(number))
+    }
+
+    /// (I7) Of what the stream had named when an instance was live for the first time nothing is
+    /// missing to whoever is connected then, or recovers later.
+    fn check_first(&self, link: &Link, what: &str) -> Result<(), Broken> {
+        let brought = self.driver.previous.iter().fold(0, |sum, (number, _)| sum | one(*number));
+        self.check_sent(link, self.driver.named_at_first & !brought, what)
+    }
+
     /// The newest message up to a position that the stream holds on each channel.
     fn newest_held(&self, added: u8, at: Option<At>) -> Vec<(usize, u64)> {
         let Some(at) = at else { return Vec::new() };
-        let Some(number) = self.stream.find(at.life, at.pos, at.ts) else { return Vec::new() };
-        let held = self.stream.retained
-            & !self.stream.brought_back
-            & (self.stream.all[number].before | one(number));
+        // Behind a loss the position has no time: what this instance was brought up to it counts.
+        let is_up_to = |number: &usize| {
+            let message = &self.stream.all[*number];
+            message.life == at.life && message.seq <= at.pos
+        };
+        let brought = || self.driver.previous.iter().map(|(number, _)| *number);
+        let up_to = match self.passed(at) {
+            Some(passed) => passed,
+            None => brought().filter(is_up_to).fold(0, |sum, number| sum | one(number)),
+        };
+        let held = self.stream.retained & self.stream.branch & !self.stream.brought_back & up_to;
         let newest = (0..CHANNELS.len()).filter_map(|channel| {
             let is_added = added & (1 << channel) != 0;
             let of = each(held).filter(|it| self.stream.all[*it].channel == channel);
@@ -202,6 +236,12 @@ impl Scene<'_> {
         self.client.received |= one(number);
         link.snapshot.left -= 1;
         link.snapshot.brought.push((self.stream.all[number].channel, at.pos));
+        if link.snapshot.to > 0 && at.pos > link.snapshot.to {
+            return Err(format!(
+                "I6: {} of a snapshot at {} comes again",
+                at.pos, link.snapshot.to
+            ));
+        }
         if link.snapshot.left > 0 {
             return Ok(());
         }

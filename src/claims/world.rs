@@ -66,11 +66,9 @@ impl World {
             Op::Save => stream.save(),
             Op::Restore => {
                 stream.restore();
-                self.restored();
             }
             Op::LoseTail(count) => {
                 stream.lose_tail(count.into());
-                self.restored();
             }
             Op::Recreate => stream.recreate(),
             Op::Start(place) => self.start(place.into()),
@@ -101,10 +99,6 @@ impl World {
             | Op::Newest(place) => self.drive(place.into(), op)?,
         }
         Ok(())
-    }
-
-    fn restored(&mut self) {
-        self.instances.iter_mut().flatten().for_each(|instance| instance.driver.restored());
     }
 
     fn drive(&mut self, place: usize, op: Op) -> Result<(), Broken> {

@@ -44,7 +44,7 @@ enum Newest {
     Given,
     /// They have to be read again.
     Wanted,
-    /// They are being read; the stream ended at this position when that began.
+    /// They are being read; the stream has named this position so far.
     Reading(u64),
     /// They have been read: the shards have them when everything up to here is handled.
     ReadTo(u64),
@@ -132,6 +132,12 @@ impl Follower {
         self.newest = Newest::WithWindow;
         self.epoch = Some(epoch.clone());
         self.publisher.epoch_with(epoch, base).await
+    }
+
+    /// Takes in what the stream says of itself when the consumer is there; false if another contact
+    /// is needed.
+    pub(crate) fn opened(&mut self, state: StreamState) -> bool {
+        self.tracker.opened(state)
     }
 
     /// The stream holds a message at [`Tracker::unreadable_last`] that was stored then.
@@ -276,6 +282,10 @@ impl Follower {
     pub(crate) async fn take_newest(&mut self, message: &Stored<'_>) -> Result<(), ShardsGone> {
         // A reading that outlasts a loss or the stream itself brings what may be out of date; one that
         // begins too late brings what is stored later than our last message.
+        if let Newest::Reading(end) = &mut self.newest {
+            // It hides the one before it on its channel, until it is published.
+            *end = message.sequence.max(*end);
+        }
         let is_ours = matches!(self.newest, Newest::Reading(_))
             && message.sequence <= self.tracker.last()
             && self.tracker.stored_nanos().is_some_and(|last| message.stored_nanos <= last);

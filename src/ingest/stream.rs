@@ -184,6 +184,8 @@ pub(crate) enum StreamError {
     NoAnswer,
     #[error("the stream does not exist")]
     Missing,
+    #[error("the stream has lost its newest messages since it was asked: asked again")]
+    WentBack,
     #[error(
         "another process reads the durable consumer {0}, and instances never share one: give each \
          instance a WS_INSTANCE of its own"

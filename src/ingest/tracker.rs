@@ -131,7 +131,7 @@ impl Tracker {
     }
 
     /// The last message, if no consumer can bring it again: to be looked for by other means after a
-    /// contact, and given to [`Self::overlaps`].
+    /// consumer was made, and given to [`Self::overlaps`].
     pub(crate) fn unreadable_last(&self) -> Option<u64> {
         (self.is_last_unreadable && self.is_overlap_due).then_some(self.last)
     }
@@ -195,11 +195,29 @@ impl Tracker {
             }
             return Contact::Overtaken { messages: state.first - expected };
         }
+        self.is_overlap_due = self.wants_overlap(state);
+        Contact::Continues
+    }
+
+    /// Takes in what the stream says of itself when the consumer is there. It may have gone back to
+    /// an older copy since the contact: false if another contact is needed.
+    pub(crate) fn opened(&mut self, state: StreamState) -> bool {
+        let is_other = self.is_other_last(state) || self.is_other(state);
+        if self.created_nanos != Some(state.created_nanos) || self.is_beyond(state) || is_other {
+            return false;
+        }
+        self.named = self.named.max(state.last);
+        self.name(state);
+        self.is_overlap_due |= self.wants_overlap(state);
+        true
+    }
+
+    /// Whether the last message has to come again: the stream does not end with it.
+    fn wants_overlap(&self, state: StreamState) -> bool {
         let is_same_end = state.last == self.last && state.last_stored() == self.stored_nanos;
         // Of a stream of which nothing is known there is nothing to compare.
         let is_known = self.stored_nanos.is_some() || self.untouched_to.is_none();
-        self.is_overlap_due = self.last > 0 && is_known && !is_same_end;
-        Contact::Continues
+        self.last > 0 && is_known && !is_same_end
     }
 
     /// Goes on with another consumer, which has delivered up to `consumer`. It may repeat messages
@@ -410,6 +428,36 @@ mod tests {
         let mut tracker = reader_at(10);
         assert_eq!(tracker.contact(state(11, 10)), Contact::Continues);
         assert_eq!(tracker.step(11, 1, 11), Step::Deliver, "the stream had named our last one");
+    }
+
+    #[test]
+    fn a_consumer_is_of_the_stream_that_was_contacted() {
+        let other = |last| StreamState { last_stored_nanos: 999, ..state(1, last) };
+        let cases = [
+            ("nothing new", state(1, 10), true, Step::Deliver),
+            ("more messages", state(1, 12), true, Step::DeliverAfterLoss),
+            ("the tail is lost", state(1, 9), false, Step::Deliver),
+            ("given out again", other(10), false, Step::Deliver),
+            ("given out again, and more", other(12), true, Step::DeliverAfterLoss),
+            (
+                "another life",
+                StreamState { created_nanos: 2, ..state(1, 10) },
+                false,
+                Step::Deliver,
+            ),
+        ];
+        for (name, now, expected, next) in cases {
+            let mut tracker = reader_at(10);
+            assert_eq!(tracker.contact(state(1, 10)), Contact::Continues);
+            assert_eq!(tracker.opened(now), expected, "{name}");
+            if expected {
+                assert_eq!(tracker.step(11, 1, 11), next, "{name}: ours did not come again");
+            }
+        }
+        let mut tracker = reader_at(10);
+        assert_eq!(tracker.contact(state(1, 15)), Contact::Continues);
+        assert!(!tracker.opened(state(1, 14)), "it had named more");
+        assert!(!tracker.opened(other(15)), "it had named another");
     }
 
     #[test]

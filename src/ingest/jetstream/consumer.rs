@@ -107,27 +107,31 @@ pub(super) fn stream_state(info: &Info) -> StreamState {
 }
 
 impl Request<'_> {
-    /// Makes the consumer and begins to pull.
+    /// Makes the consumer and begins to pull; also returns what the stream says of itself then.
     ///
     /// # Errors
     /// Why there is none now.
-    pub(super) async fn open(self, context: &Context) -> Result<Opened, StreamError> {
+    pub(super) async fn open(
+        self,
+        context: &Context,
+    ) -> Result<(Opened, StreamState), StreamError> {
         let config = self.config();
         let consumer = context
             .create_consumer_on_stream(config, self.stream)
             .await
             .map_err(|e| explain(&e))?;
-        // Between the contact and now the stream may have been deleted and made again.
-        let now = self.keeper.info(context).await?;
-        if now.created.unix_timestamp_nanos() != self.state.created_nanos {
+        // Between the contact and now the stream may have been deleted and made again, or have gone
+        // back to an older copy: what the caller knows of it tells.
+        let now = stream_state(&self.keeper.info(context).await?);
+        if now.created_nanos != self.state.created_nanos {
             return Err(StreamError::Missing);
         }
         // A durable consumer that was made just now begins after what had been stored by then.
-        let last = self.state.last.max(now.state.last_sequence);
+        let last = self.state.last.max(now.last);
         let state = StreamState { last, ..self.state };
         let messages = pull(&consumer, self.pull).await?;
         let is_caught_up = consumer.cached_info().num_pending == 0;
-        Ok(Opened {
+        let opened = Opened {
             messages,
             arrived: None,
             probes: Probes::new(),
@@ -139,7 +143,8 @@ impl Request<'_> {
             is_caught_up,
             silent_since: Instant::now(),
             pull: self.pull,
-        })
+        };
+        Ok((opened, now))
     }
 
     /// Without a filter: the positions of the stream are to come without a hole.

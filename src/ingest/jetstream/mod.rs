@@ -254,7 +254,13 @@ impl Reader {
                 let stored_at = unreadable::stored_at(context, stream, last);
                 self.follower.holds_at_last(guard(link, shutdown, stored_at).await??);
                 let search = unreadable::search(context, stream, last);
-                for found in guard(link, shutdown, search).await?? {
+                let found = guard(link, shutdown, search).await??;
+                // It may have been made again before it was searched.
+                let now = guard(link, shutdown, self.keeper.info(context)).await??;
+                if !self.follower.tracker().goes_on(consumer::stream_state(&now)) {
+                    return Err(StreamError::WentBack.into());
+                }
+                for found in found {
                     self.follower.take_unreadable(&found.stored()).await?;
                     self.durable.iter_mut().for_each(Durable::set_must_recreate);
                 }
@@ -269,12 +275,6 @@ impl Reader {
         };
         let epoch = consumer::epoch(stream, state.created_nanos);
         self.follower.contact(epoch, state, plan).await?;
-        if let Some(last) = self.follower.tracker().unreadable_last() {
-            let stored_at = unreadable::stored_at(context, stream, last);
-            if let Some(stored_nanos) = guard(link, shutdown, stored_at).await?? {
-                self.follower.overlaps(stored_nanos);
-            }
-        }
         let request = consumer::Request {
             keeper: &self.keeper,
             stream,
@@ -284,6 +284,16 @@ impl Reader {
             successor,
             pull: self.pull,
         };
-        Ok(guard(link, shutdown, request.open(context)).await??)
+        let (opened, now) = guard(link, shutdown, request.open(context)).await??;
+        if !self.follower.opened(now) {
+            return Err(StreamError::WentBack.into());
+        }
+        if let Some(last) = self.follower.tracker().unreadable_last() {
+            let stored_at = unreadable::stored_at(context, stream, last);
+            if let Some(stored_nanos) = guard(link, shutdown, stored_at).await?? {
+                self.follower.overlaps(stored_nanos);
+            }
+        }
+        Ok(opened)
     }
 }

@@ -102,7 +102,7 @@ pub(super) async fn look(
     arrived: Arrived,
 ) -> Result<Answer, StreamError> {
     let subject = format!("STREAM.INFO.{}", consumer.cached_info().stream_name);
-    let info: Info = call(&context, &subject, &()).await?;
+    let info: Box<Info> = Box::new(call(&context, &subject, &()).await?);
     let sent = consumer.get_info().await.map_err(|error| StreamError::Failed(error.to_string()))?;
     let look = Look {
         read_to: arrived.stream,
