@@ -7,7 +7,14 @@ use super::history::Op::{
 };
 use super::history::{History, Op};
 
-const CASES: [(&str, &[Op]); 12] = [
+const CASES: [(&str, &[Op]); 13] = [
+    (
+        "positions were given out again between a first contact and its consumer",
+        &[
+            Publish(1), Keep(1), Publish(2), Start(1), Step(1), Step(1), Connect(1, 1, 3, false),
+            LoseTail(1), Publish(0), Publish(0),
+        ],
+    ),
     (
         "what was published after a fresh start was removed before it was read",
         &[

@@ -206,6 +206,10 @@ impl Tracker {
         if self.created_nanos != Some(state.created_nanos) || self.is_beyond(state) || is_other {
             return false;
         }
+        if state.last != self.named {
+            // What came since the contact may have been given positions that others had.
+            self.untouched_to = self.untouched_to.map(|_| 0);
+        }
         self.named = self.named.max(state.last);
         self.name(state);
         self.is_overlap_due |= self.wants_overlap(state);

@@ -111,5 +111,5 @@ pub(super) async fn look(
         sent: sent.delivered.consumer_sequence,
         pending: sent.num_pending,
     };
-    Ok(Answer { look, info: Box::new(info) })
+    Ok(Answer { look, info })
 }
