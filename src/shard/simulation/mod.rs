@@ -16,6 +16,7 @@ mod cases;
 mod client;
 mod drain;
 mod drive;
+mod losses;
 mod resume;
 mod silence;
 mod world;

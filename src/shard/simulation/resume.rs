@@ -12,7 +12,7 @@ use crate::shard::limits::ClientLimits;
 use crate::shard::limits::{Limits, RESUME_WAIT_MS, RESUMES_PER_TURN, WAITING_RESUMES_MAX};
 
 /// A world with one client and `events` events on `t.A.x`, of which it has seen nothing.
-fn world_with(limits: Limits, events: usize) -> World {
+pub(super) fn world_with(limits: Limits, events: usize) -> World {
     let mut world = World::new(1);
     world.shard.settings.limits = limits;
     world.publish_on(std::iter::repeat_n("t.A.x", events));
@@ -21,7 +21,13 @@ fn world_with(limits: Limits, events: usize) -> World {
     world
 }
 
-fn subscribe(world: &mut World, channels: &[&str], epoch: &str, pos: u64, ts: u64) -> Vec<Value> {
+pub(super) fn subscribe(
+    world: &mut World,
+    channels: &[&str],
+    epoch: &str,
+    pos: u64,
+    ts: u64,
+) -> Vec<Value> {
     let resume = json!({"epoch": epoch, "pos": pos, "ts": ts});
     let command = json!({"type": "subscribe", "channels": channels, "resume": resume, "id": pos});
     world.send(0, &command.to_string());
@@ -32,7 +38,7 @@ fn positions(messages: &[Value]) -> Vec<u64> {
     messages.iter().filter_map(|message| message["pos"].as_u64()).collect()
 }
 
-fn assert_refused(messages: &[Value], reason: ResumeRefusal) {
+pub(super) fn assert_refused(messages: &[Value], reason: ResumeRefusal) {
     let answer = &messages[0];
     assert_eq!(answer["recovered"], false, "{answer}");
     assert_eq!(answer["resume"]["reason"], reason.name(), "{answer}");
@@ -467,37 +473,4 @@ fn who_waits_for_what_the_log_forgets_is_closed() {
     world.tick();
     assert_eq!(world.shard.stats().slow_closed, 1);
     assert_eq!(world.shard.backlog_events.get(), 0, "it holds nothing any more");
-}
-
-#[test]
-fn what_came_between_a_loss_and_its_notice_proves_nothing() {
-    let mut world = world_with(limits(), 3);
-    let base = Base { after: None, whole_from: StreamPos(4) };
-    world.feed([Feed::Loss(base)].into());
-    world.publish_on(["t.A.x", "t.A.x"].into_iter());
-    let untold = subscribe(&mut world, &["t.A.x"], "e", 4, 4);
-    assert_refused(&untold, ResumeRefusal::NotProvable);
-    world.feed([Feed::Notice].into());
-    world.take_messages();
-    let told = subscribe(&mut world, &["t.B.x"], "e", 4, 4);
-    assert_refused(&told, ResumeRefusal::NotProvable);
-    world.publish_on(["t.B.x"].into_iter());
-    world.take_messages();
-    let later = subscribe(&mut world, &["t.C.x"], "e", 6, 6);
-    assert_eq!(later[0]["recovered"], true, "{later:?}");
-}
-
-#[test]
-fn a_resync_ends_what_was_under_way() {
-    let mut world = world_with(limits(), 300);
-    let id = world.clients[0].id;
-    world.wire.room.insert(id, 0);
-    subscribe(&mut world, &["t.A.x"], "e", 10, 10);
-    world.feed([Feed::Epoch { epoch: Epoch("f".into()), base: Base::default() }].into());
-    world.wire.room.insert(id, usize::MAX);
-    world.wire.blocked.clear();
-    world.writable(id);
-    let kinds: Vec<Value> = world.take_messages().iter().map(|it| it["type"].clone()).collect();
-    assert_eq!(kinds, [json!("subscribed"), json!("resync")]);
-    assert_eq!(world.shard.backlog_events.get(), 0);
 }
