@@ -144,7 +144,7 @@ fn a_stopped_shard_holds_up_nobody_and_its_clients_are_told() {
     for client in [&mut stuck, &mut back_at_it] {
         let answer = client.next();
         assert_eq!(answer["recovered"], false, "{answer}");
-        assert_eq!(answer["resume"]["reason"], "position_too_old", "{answer}");
+        assert_eq!(answer["resume"]["reason"], "not_provable", "{answer}");
     }
 
     nats.publish_numbers(CHANNEL, all..all + 20);
