@@ -77,6 +77,7 @@ fn readiness_fails_before_the_listener_closes_and_the_end_comes_when_all_have_le
     let arguments = ["--source", "sim", "--drain-seconds", "20"];
     let mut server =
         Server::serve(&[&arguments[..], &["--drain-ready-delay-seconds", "4"]].concat());
+    server.wait_ready(200);
     let early = Client::connect(&server);
     server.signal("TERM");
     server.wait_ready(503);
