@@ -1,11 +1,12 @@
 //! The shortest histories that once made a claim false, or shed light on one rule.
 
 use super::failure;
-use super::history::Op::{
+use super::operation::Op::{
     Age, Connect, Delete, Keep, LoseTail, Look, Newest, Pass, Publish, PublishUnreadable, Recreate,
     Reload, Restore, Run, Save, Settle, Start, Step, Stick, Subscribe,
 };
-use super::history::{History, Op};
+use super::history::History;
+use super::operation::Op;
 
 const CASES: [(&str, &[Op]); 13] = [
     (

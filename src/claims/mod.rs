@@ -2,7 +2,8 @@
 //! shards, and clients that follow the rules.
 //!
 //! ```text
-//! history     what may happen, made up from a seed, and cut down when it fails
+//! operation   what may happen
+//! history     operations made up from a seed, and cut down when they fail
 //! themes      what random operations meet too seldom
 //! world       carries it out
 //! stream      a JetStream stream and its consumers
@@ -24,6 +25,7 @@ mod driver;
 mod history;
 mod instance;
 mod invariants;
+mod operation;
 mod stream;
 mod themes;
 mod world;
@@ -96,24 +98,5 @@ fn no_client_is_told_what_is_not_so() {
     });
     if let Some(text) = failed.into_iter().min().and_then(shortest) {
         panic!("a claim is false, {text}");
-    }
-}
-
-/// How many of many histories fail, and how.
-#[test]
-#[ignore = "it checks nothing: it counts failures by kind for whoever changes the model"]
-fn survey() {
-    let mut kinds: std::collections::BTreeMap<String, (u64, u64)> = Default::default();
-    let histories = number("ODIN_MODEL_HISTORIES", HISTORIES);
-    let first = number("ODIN_MODEL_SEED", 0);
-    let began = std::time::Instant::now();
-    for seed in first..first + histories {
-        if let Some((_, broken)) = failure(&History::new(seed)) {
-            kinds.entry(kind(&broken).to_owned()).or_insert((0, seed)).0 += 1;
-        }
-    }
-    println!("{} a second", histories as f64 / began.elapsed().as_secs_f64());
-    for (kind, (count, seed)) in kinds {
-        println!("{count} of {kind}; {}", shortest(seed).unwrap_or_default());
     }
 }

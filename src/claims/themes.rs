@@ -5,8 +5,8 @@
 use rand::Rng as _;
 use rand::rngs::SmallRng;
 
-use super::history::Op;
-use super::history::Op::{
+use super::operation::Op;
+use super::operation::Op::{
     Age, Connect, Cut, Delete, Disconnect, Heartbeat, Look, LoseTail, Newest, Pass, Publish, Purge,
     Recreate, Restore, Run, Save, Send, Start, Step, Stick, Unstick,
 };

@@ -3,9 +3,10 @@
 use serde_json::json;
 
 use super::client::{Client, Link, PATTERNS, matches};
-use super::history::{History, Op, PLACES};
+use super::history::{History, PLACES};
 use super::instance::Instance;
 use super::invariants::{Broken, Scene};
+use super::operation::Op;
 use super::stream::{CHANNELS, Stream};
 
 /// Steps of an instance until it comes to rest; far more than it takes.
