@@ -2,7 +2,9 @@
 //!
 //! One consumer per served subject brings the last message of each channel. The main consumer goes
 //! on meanwhile: what lies beyond its position is left to it. Bounds: one reading at a time,
-//! [`BATCH`] messages under way, and [`EVERY_MIN`] between the beginnings of two.
+//! [`BATCH`] messages under way, [`EVERY_MIN`] between the beginnings of two, and [`AFTER_FAILURE`]
+//! after one that failed. A reading is whole if everything that its consumers have sent has come, and
+//! they have nothing more to send.
 
 use std::time::Duration;
 
@@ -23,6 +25,10 @@ const BATCH: usize = 256;
 /// Time between the beginnings of two readings: a stream that loses messages all the time must not
 /// be read as a whole all the time.
 const EVERY_MIN: Duration = Duration::from_secs(5);
+
+/// Time after one that failed: what made it fail may last, such as a message that the client library
+/// swallows.
+const AFTER_FAILURE: Duration = Duration::from_secs(30);
 
 /// The server removes a consumer that was left behind after this time.
 const INACTIVE_THRESHOLD: Duration = Duration::from_secs(10);
@@ -79,7 +85,11 @@ impl NewestRead {
             self.batches = None;
         }
         // A task that ended without a word has failed.
-        Some(batch.unwrap_or(Batch::Failed(StreamError::NoAnswer)))
+        let batch = batch.unwrap_or(Batch::Failed(StreamError::NoAnswer));
+        if matches!(batch, Batch::Failed(_)) {
+            self.not_before = Some(Instant::now() + AFTER_FAILURE);
+        }
+        Some(batch)
     }
 }
 
@@ -91,17 +101,22 @@ async fn read(
     sender: &mpsc::Sender<Batch>,
 ) -> Result<(), StreamError> {
     for subject in subjects {
-        let (consumer, mut left) = open(context, stream, subject).await?;
-        while left > 0 {
+        let consumer = open(context, stream, subject).await?;
+        let mut received = 0;
+        loop {
             let batch = fetch(&consumer).await?;
-            left = left.saturating_sub(batch.len() as u64);
             if batch.is_empty() {
-                // What was removed meanwhile does not come any more.
                 break;
             }
+            received += batch.len() as u64;
             if sender.send(Batch::Messages(batch)).await.is_err() {
-                break;
+                return Ok(());
             }
+        }
+        let info = consumer.get_info().await.map_err(|e| StreamError::Failed(e.to_string()))?;
+        if info.num_pending > 0 || info.delivered.consumer_sequence != received {
+            let problem = format!("{received} messages of {subject} have come, and not all");
+            return Err(StreamError::Failed(problem));
         }
         let name = &consumer.cached_info().name;
         if let Err(error) = context.delete_consumer_from_stream(name, stream).await {
@@ -116,7 +131,7 @@ async fn open(
     context: &Context,
     stream: &str,
     subject: &Pattern,
-) -> Result<(Consumer<Config>, u64), StreamError> {
+) -> Result<Consumer<Config>, StreamError> {
     let config = Config {
         description: Some("odin-ws, newest of each channel".to_owned()),
         deliver_policy: DeliverPolicy::LastPerSubject,
@@ -127,10 +142,7 @@ async fn open(
         filter_subject: subject.to_string(),
         ..Config::default()
     };
-    let consumer =
-        context.create_consumer_on_stream(config, stream).await.map_err(|e| explain(&e))?;
-    let left = consumer.cached_info().num_pending;
-    Ok((consumer, left))
+    context.create_consumer_on_stream(config, stream).await.map_err(|e| explain(&e))
 }
 
 async fn fetch(consumer: &Consumer<Config>) -> Result<Vec<Message>, StreamError> {
